@@ -1,0 +1,1 @@
+"""What travels between commands: checkpoints, ONNX files, engines, result records, and their lineage."""

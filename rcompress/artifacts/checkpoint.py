@@ -1,0 +1,127 @@
+"""Checkpoints: ``{"format": "rcompress/1", "model": {...}, "state_dict": {...}}``, opened without running code."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rcompress.artifacts.files import require_file, sha256_of, write_atomic
+from rcompress.artifacts.spec import FORMAT, ModelSpec, SpecError
+from rcompress.errors import RcompressError
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as read: description, tensors by name, and the file's own SHA-256."""
+
+    path: Path
+    spec: ModelSpec
+    state_dict: dict[str, Tensor]
+    sha256: str
+
+
+def write_checkpoint(path: Path, spec: ModelSpec, state_dict: Mapping[str, Tensor]) -> Path:
+    """Write atomically; every tensor is cloned to the CPU first, because a view would save its whole storage."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "model": spec.to_dict(), "state_dict": tensors}, buffer)
+    return write_atomic(path, buffer.getvalue())
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read one of our checkpoints.
+
+    Raises:
+        RcompressError: missing, truncated, holding code, or not written by rcompress (then the remedy names the
+            import command).
+    """
+    content = load_tensors(path)
+    if not (isinstance(content, dict) and content.get("format") == FORMAT):
+        raise RcompressError(path, "is not an rcompress checkpoint", import_hint(path, content))
+    try:
+        spec = ModelSpec.from_dict(content.get("model"))
+        state_dict = checked_tensors(content.get("state_dict"))
+    except SpecError as error:
+        raise RcompressError(path, str(error), "write it again with rcompress") from None
+    return Checkpoint(path, spec, state_dict, sha256_of(path))
+
+
+def load_tensors(path: Path) -> Any:
+    """Open any PyTorch file of tensors and primitives; code in it is refused, never run.
+
+    Raises:
+        RcompressError: not a PyTorch file, truncated, or holding anything but tensors and primitives.
+    """
+    require_file(path)
+    _refuse_compressed_entries(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
+            raise RcompressError(
+                path,
+                "holds Python objects, which could run code when opened",
+                "save its state_dict alone: torch.save(model.state_dict(), FILE)",
+            ) from None
+        raise RcompressError(path, "is not a PyTorch file", "check what it is with `file`") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
+        raise RcompressError(path, "is truncated or not a PyTorch file", "copy or write it again") from None
+
+
+def checked_tensors(value: object) -> dict[str, Tensor]:
+    """A state dict whose tensors really hold as many bytes as their shapes claim.
+
+    Raises:
+        SpecError: it is no mapping of names to dense tensors, or a shape is larger than its storage.
+    """
+    if not isinstance(value, Mapping) or not value:
+        raise SpecError("it has no state_dict")
+    for name, tensor in value.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+            raise SpecError(f"state_dict entry {name!r} is not a dense tensor")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise SpecError(f"tensor {name!r} claims more values than the file holds")
+    return dict(value)
+
+
+def import_hint(path: Path, content: object) -> str:
+    """What to do with a foreign file: the import command where it holds weights."""
+    if unwrap_state_dict(content) is None:
+        return "name a checkpoint that holds a state_dict"
+    return f"import it first: rcompress import {path} --arch NAME --dataset NAME"
+
+
+def unwrap_state_dict(content: object) -> dict[str, Tensor] | None:
+    """The tensors of a foreign checkpoint: plain, or under a usual key, with a ``module.`` prefix removed."""
+    if not isinstance(content, Mapping):
+        return None
+    for key in ("state_dict", "model_state_dict", "model", "net"):
+        if isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not content or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
+        return None
+    prefix = "module."
+    wrapped = all(name.startswith(prefix) for name in content)
+    return {name[len(prefix) :] if wrapped else name: tensor for name, tensor in content.items()}
+
+
+def _refuse_compressed_entries(path: Path) -> None:
+    """PyTorch stores entries uncompressed: an entry that would inflate is a bomb, not a checkpoint."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            stored = sum(entry.file_size for entry in archive.infolist())
+    except zipfile.BadZipFile:
+        raise RcompressError(path, "is truncated or damaged", "copy or write it again") from None
+    if stored > path.stat().st_size:
+        raise RcompressError(path, "would unpack to more than its size", "do not trust this file")

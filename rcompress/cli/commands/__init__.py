@@ -1,0 +1,18 @@
+"""Subcommands, one file each: read, call one library function, write, say."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import typer
+
+COMMANDS = (
+    "train",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add every subcommand to ``app``; their modules import nothing heavy before they run."""
+    for name in COMMANDS:
+        module = import_module(f"rcompress.cli.commands.{name.replace('-', '_')}")
+        app.command(name)(module.command)

@@ -1,0 +1,41 @@
+"""Options that mean the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Source = Annotated[Path, typer.Argument(help="The model file to read.", show_default=False)]
+OutputPath = Annotated[
+    Path | None, typer.Option("-o", "--output", help="File to write (default: derived from the source's name).")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no prose.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+Device = Annotated[
+    str, typer.Option("--device", help="auto (a GPU where there is one), cpu, cuda or cuda:N.")
+]
+Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: all cores.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images per batch.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        envvar="RCOMPRESS_DATA_DIR",
+        help="Folder under which the datasets lie (default: the user's cache folder).",
+    ),
+]
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="cifar10, cifar100, tiny-imagenet, digits, imagefolder:PATH or parquet:PATH "
+        "(default: what the file names).",
+    ),
+]
+ArchCode = Annotated[
+    str | None,
+    typer.Option("--arch", help="Your own architecture, package.module:callable, where the file was built by one."),
+]

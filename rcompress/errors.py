@@ -1,0 +1,18 @@
+"""The one exception that means «the user can mend this»."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class RcompressError(Exception):
+    """A known failure: what it concerns, what is wrong, and what to do about it.
+
+    The command line prints it as one line and exits with 1; anything else that escapes is a bug.
+    """
+
+    def __init__(self, subject: str | Path, fault: str, remedy: str) -> None:
+        self.subject = str(subject)
+        self.fault = fault
+        self.remedy = remedy
+        super().__init__(f"{self.subject}: {fault}; {remedy}")
