@@ -20,10 +20,17 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How an engine is to run: ``device`` (``cpu``, ``cuda``), ``threads`` (0: all cores)."""
+    """How an engine is to run.
+
+    Attributes:
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: CPU threads, 0 for all cores.
+        arch: the user's own architecture (``package.module:callable``), for a checkpoint that was built by it.
+    """
 
     device: str = "cpu"
     threads: int = 0
+    arch: str | None = None
 
 
 @dataclass(frozen=True)

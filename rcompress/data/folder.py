@@ -1,0 +1,96 @@
+"""Sets too large for memory: class folders of image files, decoded by worker processes as they are asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+from torchvision.transforms import v2
+
+from rcompress.errors import RcompressError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".JPEG")
+MAX_WORKERS = 16
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """Image files with their labels; resized (shorter side) and cropped to ``size`` while decoding."""
+
+    files: tuple[Path, ...]
+    labels: Tensor
+    size: int
+    resize: int
+
+    def batches(
+        self, indices: Tensor, batch_size: int, augment: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Source`; with ``augment`` the crop is random in place and scale (Szegedy et al. 2015)."""
+        crop: list[Callable[..., object]] = (
+            [v2.RandomResizedCrop(self.size)] if augment else [v2.Resize(self.resize), v2.CenterCrop(self.size)]
+        )
+        items = _Decoded(self.files, self.labels, indices.tolist(), v2.Compose([*crop, v2.PILToTensor()]))
+        workers = min(MAX_WORKERS, os.cpu_count() or 1) if len(items) > batch_size else 0
+        yield from DataLoader(items, batch_size=batch_size, num_workers=workers)
+
+
+class _Decoded(TorchDataset[tuple[Tensor, int]]):
+    def __init__(
+        self, files: tuple[Path, ...], labels: Tensor, indices: list[int], transform: Callable[..., Tensor]
+    ) -> None:
+        self.files, self.labels, self.indices, self.transform = files, labels, indices, transform
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, int]:
+        index = self.indices[position]
+        return self.transform(open_image(self.files[index])), int(self.labels[index])
+
+
+def open_image(path: Path) -> object:
+    """An image file as an RGB PIL image.
+
+    Raises:
+        RcompressError: it is missing, damaged, or no image.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise RcompressError(path, "no such file", "check the path") from None
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+        raise RcompressError(path, "is not an image that can be decoded", "remove or replace it") from None
+
+
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """Names of the sub-folders, sorted: the classes."""
+    return tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
+
+
+def folder_source(folder: Path, class_names: tuple[str, ...], size: int, resize: int) -> FolderSource:
+    """The images in ``folder/CLASS/**``, in sorted order.
+
+    Raises:
+        RcompressError: there are none, or a class folder that the training split does not have.
+    """
+    unknown = set(class_folders(folder)) - set(class_names)
+    if unknown:
+        raise RcompressError(folder, f"has the class {min(unknown)!r}, which training lacks", "remove or rename it")
+    files: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(class_names):
+        found = sorted(file for file in (folder / name).rglob("*") if file.suffix.lower() in SUFFIXES)
+        files += found
+        labels += [label] * len(found)
+    if not files:
+        raise RcompressError(folder, "holds no images in class folders", "arrange them as CLASS/IMAGE")
+    return FolderSource(tuple(files), torch.tensor(labels), size, resize)

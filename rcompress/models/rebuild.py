@@ -1,0 +1,118 @@
+"""Checkpoint -> module: the named base takes the shapes and dtypes of the saved tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rcompress.artifacts.checkpoint import read_checkpoint
+from rcompress.artifacts.spec import ModelSpec
+from rcompress.errors import RcompressError
+from rcompress.models.zoo import build_model, is_own
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network in evaluation mode on the CPU, with its description and its file's hash."""
+
+    path: Path
+    module: nn.Module
+    spec: ModelSpec
+    sha256: str
+
+
+def load_model(path: Path, own_arch: str | None = None) -> LoadedModel:
+    """Open a checkpoint and rebuild its network.
+
+    Args:
+        path: an rcompress checkpoint.
+        own_arch: the user's architecture (``package.module:callable``), which a file may name but never import.
+
+    Raises:
+        RcompressError: the file cannot be read, or its tensors do not make the network it names.
+    """
+    checkpoint = read_checkpoint(path)
+    spec = checkpoint.spec
+    if spec.arch is None:
+        raise RcompressError(path, "names no architecture", "import it again with --arch")
+    if is_own(spec.arch) and own_arch != spec.arch:
+        raise RcompressError(
+            path, f"was built by {spec.arch}, code that a file alone must not run", f"add --arch {spec.arch}"
+        )
+    try:
+        module = rebuild(spec, checkpoint.state_dict)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise RcompressError(
+            path, f"its tensors do not make a {spec.arch} ({reason})", "write or import it again"
+        ) from None
+    return LoadedModel(path, module, spec, checkpoint.sha256)
+
+
+def rebuild(spec: ModelSpec, state_dict: Mapping[str, Tensor]) -> nn.Module:
+    """Build the base, give it the tensors' shapes, load strictly, and check by one forward pass.
+
+    A built-in base is made on the meta device, so that nothing is allocated that the file does not hold.
+
+    Raises:
+        RcompressError, RuntimeError, ValueError: names or shapes do not fit, or the forward pass fails.
+    """
+    assert spec.arch is not None
+    if spec.transforms:
+        names = ", ".join(str(transform.get("name")) for transform in spec.transforms)
+        raise RcompressError(spec.arch, f"unknown transforms ({names})", "use a newer rcompress")
+    with torch.device("cpu" if is_own(spec.arch) else "meta"):
+        module = build_model(spec.arch, spec.num_classes, **spec.options).eval()
+        take_shapes(module, state_dict)
+        with torch.inference_mode():
+            logits = module(torch.zeros(1, *spec.preprocessing.input_size))
+    if logits.shape != (1, spec.num_classes):
+        raise ValueError(f"its outputs have the shape {tuple(logits.shape)}, not (1, {spec.num_classes})")
+    module.load_state_dict(state_dict, strict=True, assign=True)
+    return module
+
+
+def take_shapes(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Give every parameter and buffer the shape and dtype of its namesake, and the layers their attributes."""
+    for prefix, layer in module.named_modules():
+        own = {name: state_dict.get(f"{prefix}.{name}" if prefix else name) for name in _tensor_names(layer)}
+        for name, saved in own.items():
+            if saved is not None:
+                _reshape(layer, name, saved)
+        if own.get("weight") is not None:
+            _set_attributes(layer, own["weight"])  # type: ignore[arg-type]
+
+
+def _tensor_names(layer: nn.Module) -> list[str]:
+    tensors = {**layer._parameters, **layer._buffers}
+    return [name for name, tensor in tensors.items() if tensor is not None]
+
+
+def _reshape(layer: nn.Module, name: str, saved: Tensor) -> None:
+    current: Tensor = getattr(layer, name)
+    if current.shape == saved.shape and current.dtype == saved.dtype:
+        return
+    fresh = torch.empty(saved.shape, dtype=saved.dtype, device=current.device)
+    if name in layer._parameters:
+        setattr(layer, name, nn.Parameter(fresh, requires_grad=current.requires_grad))
+    else:
+        layer._buffers[name] = fresh
+
+
+def _set_attributes(layer: nn.Module, weight: Tensor) -> None:
+    """Set what a layer derives from its weight: (out, in / groups, kh, kw) for convolutions."""
+    if isinstance(layer, nn.Conv2d):
+        if layer.groups > 1 and layer.groups == layer.in_channels:
+            layer.groups = weight.shape[0]
+        layer.out_channels = weight.shape[0]
+        layer.in_channels = weight.shape[1] * layer.groups
+    elif isinstance(layer, nn.Linear):
+        layer.out_features, layer.in_features = weight.shape
+    elif isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        layer.num_features = weight.shape[0]
+    elif isinstance(layer, nn.LayerNorm):
+        layer.normalized_shape = tuple(weight.shape)
