@@ -1,0 +1,100 @@
+"""What the size and the cost of an ONNX graph have in common: its weights, and who uses them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import onnx
+from onnx import NodeProto, TensorProto
+
+WEIGHT_TYPES = frozenset(
+    (
+        TensorProto.FLOAT,
+        TensorProto.DOUBLE,
+        TensorProto.FLOAT16,
+        TensorProto.BFLOAT16,
+        TensorProto.INT8,
+        TensorProto.UINT8,
+        TensorProto.INT4,
+        TensorProto.UINT4,
+        TensorProto.INT32,
+    )
+)
+QUANTIZERS = frozenset(("QuantizeLinear", "DequantizeLinear"))
+PASSES_ON = QUANTIZERS | {"Transpose", "Cast", "Identity"}
+"""Operators through which a weight reaches the layer that uses it."""
+
+
+def constant_tensors(model: onnx.ModelProto) -> dict[str, TensorProto]:
+    """Every stored tensor by its name: the initializers and the values of Constant nodes."""
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        for entry in node.attribute:
+            if node.op_type == "Constant" and entry.name == "value":
+                tensors[node.output[0]] = entry.t
+    return tensors
+
+
+def parameter_tensors(model: onnx.ModelProto) -> dict[str, TensorProto]:
+    """The stored tensors that are parameters: no scales, zero points or shapes."""
+    helpers = {name for node in model.graph.node for name in _helper_inputs(node)}
+    return {
+        name: tensor
+        for name, tensor in constant_tensors(model).items()
+        if tensor.data_type in WEIGHT_TYPES and name not in helpers
+    }
+
+
+def parameters_by_node(model: onnx.ModelProto) -> list[list[str]]:
+    """For each node of the graph, the parameters that only pass through (de)quantizers to reach it."""
+    found = parameter_tensors(model)
+    carried = {name: [name] for name in found}
+    used: list[list[str]] = []
+    for node in model.graph.node:
+        names = [owner for value in node.input for owner in carried.get(value, ())]
+        if names and node.op_type in PASSES_ON:
+            carried[node.output[0]] = names
+            names = []
+        used.append(names)
+    return used
+
+
+def element_count(tensor: TensorProto) -> int:
+    """Values in a tensor."""
+    return math.prod(tensor.dims)
+
+
+def value_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Shapes of the values by ONNX's own inference, a free batch axis taken as 1; unknown ones are absent."""
+    single = onnx.ModelProto()
+    single.CopyFrom(model)
+    for value in (*single.graph.input, *single.graph.output):
+        _close_batch_axis(value)
+    del single.graph.value_info[:]
+    graph = onnx.shape_inference.infer_shapes(single, data_prop=True).graph
+    shapes = {name: tuple(tensor.dims) for name, tensor in constant_tensors(model).items()}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        axes = value.type.tensor_type.shape.dim
+        if value.type.tensor_type.HasField("shape") and all(axis.HasField("dim_value") for axis in axes):
+            shapes[value.name] = tuple(axis.dim_value for axis in axes)
+    return shapes
+
+
+def attribute_ints(node: NodeProto, name: str, default: Sequence[int]) -> list[int]:
+    """An attribute that is an integer or a list of them."""
+    for entry in node.attribute:
+        if entry.name == name:
+            value = onnx.helper.get_attribute_value(entry)
+            return list(value) if isinstance(value, list | tuple) else [int(value)]
+    return list(default)
+
+
+def _helper_inputs(node: NodeProto) -> Sequence[str]:
+    return node.input[1:] if node.op_type in QUANTIZERS else ()
+
+
+def _close_batch_axis(value: onnx.ValueInfoProto) -> None:
+    axes = value.type.tensor_type.shape.dim
+    if axes and not axes[0].HasField("dim_value"):
+        axes[0].dim_value = 1

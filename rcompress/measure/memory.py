@@ -1,0 +1,99 @@
+"""Peak memory of a piece of work, measured in a process of its own.
+
+One process cannot tell the peaks of two engines apart: what the first one freed stays in the allocator. So
+the work is named (``package.module:function``) and a fresh interpreter runs it:
+``python -m rcompress.measure.memory NAME ARGUMENTS``, with the arguments as a JSON list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rcompress.errors import RcompressError
+
+Work = Callable[..., Iterator[None]]
+
+
+def peak_memory_bytes(work: str, arguments: list[Any], device: str = "cpu") -> int:
+    """Growth of the resident memory (or of the GPU's used memory) while ``work`` runs in a fresh process.
+
+    Args:
+        work: ``package.module:function`` of a generator function, which yields once when its libraries are
+            imported, works, and yields again with everything still held: the growth is from yield to yield,
+            its peak on the CPU, what is held at the end on a GPU.
+        arguments: what the function is called with: primitives.
+        device: ``cpu`` or ``cuda``/``cuda:N``.
+
+    Raises:
+        RcompressError: the process failed.
+    """
+    command = [sys.executable, "-m", "rcompress.measure.memory", work, json.dumps(arguments), device]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise RcompressError(work, f"its memory cannot be measured ({reason})", "run it by itself to see why")
+    return int(done.stdout.strip().splitlines()[-1])
+
+
+def run_and_watch(work: Work, arguments: list[Any], device: str) -> int:
+    """Run ``work`` in this process; its memory growth in bytes, as `peak_memory_bytes` defines it."""
+    stages = work(*arguments)
+    next(stages)
+    if device.startswith("cuda"):
+        before = _gpu_used_bytes(device)
+        next(stages)
+        return max(0, _gpu_used_bytes(device) - before)
+    _forget_peak()
+    before = psutil.Process().memory_info().rss
+    next(stages)
+    return max(0, peak_rss_bytes() - int(before))
+
+
+def peak_rss_bytes() -> int:
+    """The largest resident memory that this process ever had.
+
+    Linux is asked through /proc: its ``ru_maxrss`` starts from what the parent process had.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    usage = psutil.Process().memory_info()
+    if hasattr(usage, "peak_wset"):
+        return int(usage.peak_wset)
+    import resource  # absent on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
+def _forget_peak() -> None:
+    """Importing the libraries may have peaked above what they keep; Linux can reset the mark."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _gpu_used_bytes(device: str) -> int:
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    return int(total) - int(free)
+
+
+def _main() -> None:
+    name, arguments, device = sys.argv[1:]
+    module, _, function = name.partition(":")
+    work: Work = getattr(import_module(module), function)
+    print(run_and_watch(work, json.loads(arguments), device))
+
+
+if __name__ == "__main__":
+    _main()
