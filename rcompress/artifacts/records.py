@@ -14,6 +14,17 @@ from rcompress.errors import RcompressError
 
 SCHEMA = "rcompress-result/1"
 SUFFIX = ".result.json"
+FIELDS: dict[str, type] = {
+    "kind": str,
+    "artifact": str,
+    "sha256": str,
+    "metrics": dict,
+    "context": dict,
+    "lineage": list,
+    "notes": list,
+    "machine": dict,
+    "versions": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ def read_records(path: Path) -> list[Record]:
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise ValueError("no rcompress records")
         return [_record(entry) for entry in content["records"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RcompressError(
             path, f"holds no result records ({error})", "name a file written by rcompress eval or bench"
         ) from None
@@ -88,6 +99,7 @@ def find_record_files(sources: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def _record(entry: dict[str, Any]) -> Record:
-    if not isinstance(entry["metrics"], dict) or not isinstance(entry.get("context", {}), dict):
-        raise ValueError("metrics and context must be mappings")
+    for name, kind in FIELDS.items():
+        if not isinstance(entry.get(name, kind()), kind):
+            raise ValueError(f"{name} is no {kind.__name__}")
     return Record(**{key: value for key, value in entry.items() if key != "schema"})

@@ -1,0 +1,111 @@
+"""Everything a report says, gathered once; tables, plots and the page only show it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from rcompress.artifacts.records import Record, find_record_files, read_records
+from rcompress.errors import RcompressError
+from rcompress.report.compare import baseline_name, with_deltas
+from rcompress.report.frame import frame_from_records
+from rcompress.report.lineage import Step, histories
+from rcompress.report.text import printable
+
+TITLE = "Compression report"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What there is to show.
+
+    Attributes:
+        title: the page's heading.
+        frame: a row per artifact and condition, with the deltas (see `frame_from_records`, `with_deltas`).
+        baseline: the artifact that deltas are against.
+        histories: per SHA-256, the steps that made the artifact, oldest first.
+        notes: what the records say their readers must know, each with the artifact's name.
+        machines: the distinct machines that measured, in words.
+        versions: per package, the distinct versions that measured.
+    """
+
+    title: str
+    frame: pl.DataFrame
+    baseline: str
+    histories: dict[str, list[Step]]
+    notes: list[str]
+    machines: list[str]
+    versions: dict[str, list[str]]
+
+
+def build_report(records: Sequence[Record], baseline: str | None = None, title: str = TITLE) -> Report:
+    """Merge ``records`` and compare every row with ``baseline`` (an artifact's name; None: the first row's).
+
+    Raises:
+        RcompressError: there is no record, or no artifact called ``baseline``, or a metric is not a number.
+    """
+    if not records:
+        raise RcompressError(
+            "report", "there is no record to show", "measure something with rcompress eval or bench"
+        )
+    frame = frame_from_records(records)
+    return Report(
+        title=title,
+        frame=with_deltas(frame, baseline),
+        baseline=baseline_name(frame, baseline),
+        histories=histories(records),
+        notes=_notes(records),
+        machines=_distinct(_machine(record) for record in records),
+        versions=_versions(records),
+    )
+
+
+def read_sources(sources: Iterable[Path]) -> tuple[list[Record], list[Path], list[Path]]:
+    """The records of files and folders, the files read, and those passed over.
+
+    Raises:
+        RcompressError: a file is missing or holds no records of ours, or there is no record file at all.
+    """
+    named = list(sources)
+    files, skipped = find_record_files(named)
+    if not files:
+        names = ", ".join(str(path) for path in named)
+        raise RcompressError(
+            names, "no *.result.json there", "measure something with rcompress eval or bench"
+        )
+    return [record for path in files for record in read_records(path)], files, skipped
+
+
+def _notes(records: Iterable[Record]) -> list[str]:
+    return _distinct(
+        f"{printable(record.artifact)}: {printable(note)}" for record in records for note in record.notes
+    )
+
+
+def _machine(record: Record) -> str:
+    machine = record.machine
+    cores = machine.get("cores")
+    parts = (
+        machine.get("cpu"),
+        None if cores is None else f"{cores} core{'' if cores == 1 else 's'}",
+        machine.get("instruction_set"),
+        f"{machine.get('system', '')} {machine.get('architecture', '')}".strip() or None,
+    )
+    return ", ".join(str(printable(part)) for part in parts if part is not None)
+
+
+def _versions(records: Iterable[Record]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for record in records:
+        for name, version in record.versions.items():
+            known = found.setdefault(str(printable(name)), [])
+            if (text := str(printable(version))) not in known:
+                known.append(text)
+    return found
+
+
+def _distinct(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(text for text in texts if text))

@@ -1,0 +1,104 @@
+"""Every row against the baseline: computed, and only like with like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from rcompress.errors import RcompressError
+from rcompress.report.frame import ACCURACY_KEYS, SPEED_KEYS, Row
+
+DELTAS: dict[str, type[pl.DataType]] = {
+    "compression_ratio": pl.Float64,
+    "top1_difference_points": pl.Float64,
+    "top1_difference_reason": pl.String,
+    "speedup": pl.Float64,
+    "speedup_reason": pl.String,
+}
+
+
+def with_deltas(frame: pl.DataFrame, baseline: str | None = None) -> pl.DataFrame:
+    """Add what each row gains and loses against the baseline.
+
+    The baseline is an artifact in one backend: the first row of ``baseline`` (of all, if None) and that
+    artifact's other rows in the same backend, so that batch 1 is compared with batch 1.
+
+    Returns:
+        ``frame`` with ``compression_ratio`` (baseline bytes over bytes), ``top1_difference_points`` (row
+        minus baseline; same dataset, split and images), ``speedup`` (baseline p50 latency over the row's;
+        same machine, device, threads, batch size and transfers). Where two figures were taken under different
+        conditions the delta is null and ``..._reason`` says what differs.
+
+    Raises:
+        RcompressError: no artifact is called ``baseline``.
+    """
+    rows = frame.to_dicts()
+    base = _baseline_rows(rows, baseline)
+    deltas = [_deltas(row, base) for row in rows]
+    return frame.hstack(pl.DataFrame(deltas, schema=DELTAS))
+
+
+def baseline_name(frame: pl.DataFrame, baseline: str | None) -> str:
+    """The artifact that ``with_deltas`` compares with."""
+    return str(_baseline_rows(frame.to_dicts(), baseline)[0]["artifact"])
+
+
+def _baseline_rows(rows: Sequence[Row], baseline: str | None) -> list[Row]:
+    if baseline is None:
+        first = rows[0]
+    else:
+        named = [row for row in rows if row["artifact"] == baseline]
+        if not named:
+            names = ", ".join(dict.fromkeys(row["artifact"] for row in rows))
+            raise RcompressError(baseline, "is not among the artifacts measured", f"name one of {names}")
+        first = named[0]
+    return [row for row in rows if (row["sha256"], row["backend"]) == (first["sha256"], first["backend"])]
+
+
+def _deltas(row: Row, base: Sequence[Row]) -> Row:
+    accuracy, accuracy_reason = _comparable(row, base, "top1_percent", tuple(ACCURACY_KEYS))
+    speed, speed_reason = _comparable(row, base, "latency_p50_ms", tuple(SPEED_KEYS))
+    return {
+        "compression_ratio": _ratio(base[0]["size_bytes"], row["size_bytes"]),
+        "top1_difference_points": accuracy and row["top1_percent"] - accuracy["top1_percent"],
+        "top1_difference_reason": accuracy_reason,
+        "speedup": speed and _ratio(speed["latency_p50_ms"], row["latency_p50_ms"]),
+        "speedup_reason": speed_reason,
+    }
+
+
+def _comparable(
+    row: Row, base: Sequence[Row], metric: str, conditions: tuple[str, ...]
+) -> tuple[Row | None, str | None]:
+    """The baseline's row taken under the same conditions, or why there is none."""
+    if row[metric] is None:
+        return None, None
+    measured = [other for other in base if other[metric] is not None]
+    for other in measured:
+        if all(other[name] == row[name] for name in conditions):
+            return other, None
+    if not measured:
+        return None, f"not measured for {base[0]['artifact']}"
+    return None, _difference(row, measured, conditions)
+
+
+def _difference(row: Row, measured: Sequence[Row], conditions: tuple[str, ...]) -> str:
+    """What differs from the baseline row that is most like this one."""
+    nearest = max(measured, key=lambda other: sum(other[name] == row[name] for name in conditions))
+    parts = [
+        f"{name.replace('_', ' ')} {_shown(row[name])}, {_shown(nearest[name])} for {nearest['artifact']}"
+        for name in conditions
+        if nearest[name] != row[name]
+    ]
+    return "; ".join(parts)
+
+
+def _shown(value: object) -> str:
+    return "unknown" if value is None else str(value)
+
+
+def _ratio(baseline: float | None, value: float | None) -> float | None:
+    if baseline is None or value is None or baseline <= 0 or value <= 0:
+        return None
+    return baseline / value

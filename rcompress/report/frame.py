@@ -1,0 +1,152 @@
+"""Records to one Polars frame: a row per artifact and condition, accuracy and speed side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import polars as pl
+
+from rcompress.artifacts.records import Record
+from rcompress.errors import RcompressError
+from rcompress.report.lineage import histories, history_text
+from rcompress.report.text import printable
+
+ACCURACY_METRICS = ("top1_", "top5_", "loss")
+SPEED_METRICS = ("latency_", "throughput_", "peak_memory_", "energy_")
+WHOLE_NUMBERS = ("parameters", "nonzero_parameters", "macs")
+LARGEST = 2**63 - 1
+
+ACCURACY_KEYS: dict[str, type[pl.DataType]] = {"dataset": pl.String, "split": pl.String, "images": pl.Int64}
+SPEED_KEYS: dict[str, type[pl.DataType]] = {
+    "machine": pl.String,
+    "device": pl.String,
+    "threads": pl.Int64,
+    "batch_size": pl.Int64,
+    "transfers": pl.String,
+}
+RUN_KEYS: dict[str, type[pl.DataType]] = {"sha256": pl.String, "backend": pl.String}
+SHOWN_ALWAYS = (
+    "size_bytes",
+    "parameters",
+    "nonzero_parameters",
+    "macs",
+    "top1_percent",
+    "latency_p50_ms",
+    "throughput_images_per_s",
+)
+
+Row = dict[str, Any]
+
+
+def frame_from_records(records: Sequence[Record]) -> pl.DataFrame:
+    """One row per artifact (by SHA-256), backend, device, threads, batch size, dataset and split.
+
+    Sizes and counts come from every record of the artifact, speed from ``bench`` records, accuracy from
+    ``eval`` records, and from other commands' records only for artifacts that have none. Accuracy and speed
+    stand in one row where artifact and backend agree. Of several records of the same thing the last counts.
+
+    Returns:
+        ``artifact``, ``sha256``, ``backend``, ``precision``, the conditions (null where they do not apply),
+        every numeric metric under its record's name, and ``lineage``, the commands that made the artifact.
+        Artifacts with the shorter history come first, so that a network precedes what was made of it.
+
+    Raises:
+        RcompressError: a metric is not a number.
+    """
+    artifacts = _artifacts(records)
+    speed = _measured([r for r in records if r.kind == "bench"], SPEED_METRICS, SPEED_KEYS)
+    accuracy = _measured(_accuracy_records(records), ACCURACY_METRICS, ACCURACY_KEYS)
+    runs = speed.join(
+        accuracy, on=list(RUN_KEYS), how="full", coalesce=True, nulls_equal=True, maintain_order="left_right"
+    )
+    runs = runs.with_columns(pl.coalesce("precision", "precision_right")).drop("precision_right")
+    frame = artifacts.join(runs, on="sha256", how="left", maintain_order="left_right")
+    missing = [pl.lit(None, _dtype(name)).alias(name) for name in SHOWN_ALWAYS if name not in frame.columns]
+    keys = ["artifact", "sha256", "backend", "precision", *SPEED_KEYS, *ACCURACY_KEYS]
+    frame = frame.with_columns(missing)
+    return frame.select(*keys, pl.exclude(*keys, "lineage"), "lineage")
+
+
+def _artifacts(records: Sequence[Record]) -> pl.DataFrame:
+    lineages = histories(records)
+    rows: dict[str, Row] = {}
+    for record in records:
+        sha256 = str(printable(record.sha256))
+        row = rows.setdefault(sha256, {"sha256": sha256, "artifact": _name(record)})
+        row.update(_metrics(record, exclude=(*ACCURACY_METRICS, *SPEED_METRICS)))
+    ordered = sorted(rows.values(), key=lambda row: len(lineages[row["sha256"]]))
+    _tell_apart(ordered)
+    for row in ordered:
+        row["lineage"] = printable(history_text(lineages[row["sha256"]]))
+    return _frame(ordered, {"sha256": pl.String, "artifact": pl.String, "lineage": pl.String})
+
+
+def _tell_apart(rows: Sequence[Row]) -> None:
+    """Two files of one name get the beginning of their hash beside it."""
+    names = [row["artifact"] for row in rows]
+    for row in rows:
+        if names.count(row["artifact"]) > 1:
+            row["artifact"] = f"{row['artifact']} ({row['sha256'][:7]})"
+
+
+def _accuracy_records(records: Iterable[Record]) -> list[Record]:
+    measured = [r for r in records if any(name.startswith(ACCURACY_METRICS) for name in r.metrics)]
+    evaluated = {r.sha256 for r in measured if r.kind == "eval"}
+    return [r for r in measured if r.kind == "eval" or r.sha256 not in evaluated]
+
+
+def _measured(
+    records: Iterable[Record], metrics: tuple[str, ...], keys: dict[str, type[pl.DataType]]
+) -> pl.DataFrame:
+    schema = RUN_KEYS | keys | {"precision": pl.String}
+    rows = [_conditions(record, schema) | _metrics(record, only=metrics) for record in records]
+    return _frame(rows, schema).unique(subset=[*RUN_KEYS, *keys], keep="last", maintain_order=True)
+
+
+def _conditions(record: Record, schema: dict[str, type[pl.DataType]]) -> Row:
+    context = {**record.context, "sha256": record.sha256, "machine": record.machine.get("cpu")}
+    return {name: _condition(context.get(name), dtype) for name, dtype in schema.items()}
+
+
+def _condition(value: object, dtype: type[pl.DataType]) -> str | int | None:
+    if dtype is pl.Int64:
+        return value if isinstance(value, int) and abs(value) <= LARGEST else None
+    return printable(value)
+
+
+def _name(record: Record) -> str:
+    return printable(record.artifact) or "?"
+
+
+def _metrics(record: Record, only: tuple[str, ...] = ("",), exclude: tuple[str, ...] = ()) -> Row:
+    """The record's single figures; lists and mappings (per class, confusion) stay where they are."""
+    return {
+        str(printable(name)): _number(record, name, value)
+        for name, value in record.metrics.items()
+        if name.startswith(only)
+        and not (exclude and name.startswith(exclude))
+        and not isinstance(value, list | dict)
+    }
+
+
+def _number(record: Record, name: str, value: object) -> float | int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RcompressError(_name(record), f"its {name} is {value!r}, not a number", "measure it again")
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if abs(value) > LARGEST:
+        raise RcompressError(_name(record), f"its {name} is out of range", "measure it again")
+    return round(value) if _dtype(name) is pl.Int64 else float(value)
+
+
+def _dtype(metric: str) -> type[pl.DataType]:
+    return pl.Int64 if metric.endswith("_bytes") or metric in WHOLE_NUMBERS else pl.Float64
+
+
+def _frame(rows: Sequence[Row], keys: dict[str, type[pl.DataType]]) -> pl.DataFrame:
+    metrics = dict.fromkeys(name for row in rows for name in row if name not in keys)
+    return pl.DataFrame(rows, schema=keys | {name: _dtype(name) for name in metrics})

@@ -1,0 +1,47 @@
+"""An artifact's history as the commands one would type."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rcompress.artifacts.records import Record
+from rcompress.report.text import printable
+
+Step = Mapping[str, Any]
+
+
+def histories(records: Iterable[Record]) -> dict[str, list[Step]]:
+    """Each artifact's steps by its SHA-256, oldest first, from the first record that tells them."""
+    found: dict[str, list[Step]] = {}
+    for record in records:
+        sha256 = str(printable(record.sha256))
+        found[sha256] = found.get(sha256) or [step for step in record.lineage if isinstance(step, dict)]
+    return found
+
+
+def command_text(step: Step) -> str:
+    """``prune r20.pth --ratio 0.6``: one step with its options; those unset or off are left out."""
+    options = step.get("options")
+    words = [str(step.get("command", "?"))]
+    if step.get("parent_name"):
+        words.append(shlex.quote(str(step["parent_name"])))
+    for name, value in options.items() if isinstance(options, Mapping) else ():
+        words += _option(str(name), value)
+    return " ".join(words)
+
+
+def history_text(lineage: Iterable[Step]) -> str:
+    """The whole history in one line, oldest command first."""
+    return " → ".join(command_text(step) for step in lineage)
+
+
+def _option(name: str, value: object) -> list[str]:
+    flag = "--" + name.replace("_", "-")
+    if value is None or value is False:
+        return []
+    if value is True:
+        return [flag]
+    text = ",".join(str(item) for item in value) if isinstance(value, list | tuple) else str(value)
+    return [flag, shlex.quote(text)]

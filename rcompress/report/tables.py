@@ -1,0 +1,212 @@
+"""The table as people read it: columns with units, and only those that say something."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rcompress.report.build import Report
+from rcompress.report.frame import Row
+from rcompress.report.text import KIB, MIB, signed, significant, with_spread
+
+SMALL_FILE_BYTES = 100 * KIB
+MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|#~$&])")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its header with the unit, the frame's column it sorts by, and how a row's cell is written."""
+
+    header: str
+    key: str
+    cell: Callable[[Row], str]
+    text: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells ready to be shown.
+
+    Attributes:
+        columns: those that say something; text first, then figures.
+        rows: the frame's rows, one for one.
+        cells: per row, one string per column.
+        caption: the conditions that all rows share, in words.
+        footnotes: what the numbers in the cells refer to, then what the records say of themselves.
+    """
+
+    columns: list[Column]
+    rows: list[Row]
+    cells: list[list[str]]
+    caption: str
+    footnotes: list[str]
+
+    @property
+    def text_columns(self) -> int:
+        """How many of the columns are text."""
+        return sum(column.text for column in self.columns)
+
+
+def table_of(report: Report) -> Table:
+    """The report's frame as a table for people.
+
+    Conditions that are the same everywhere move to the caption, columns without a value are left out, and a
+    delta that would compare unlike things is a footnote's number instead.
+    """
+    rows = report.frame.to_dicts()
+    reasons = _reasons(rows)
+    columns = [column for column in _columns(rows, reasons) if _says_something(column, rows)]
+    return Table(
+        columns=columns,
+        rows=rows,
+        cells=[[column.cell(row) for column in columns] for row in rows],
+        caption=_caption(report, rows),
+        footnotes=[f"[{number}] {reason}" for reason, number in reasons.items()] + report.notes,
+    )
+
+
+def markdown(report: Report, pictures: Sequence[tuple[str, str]] = ()) -> str:
+    """A GitHub table, its footnotes, and ``pictures`` as (title, file name)."""
+    table = table_of(report)
+    rule = ["---" if column.text else "---:" for column in table.columns]
+    lines = [
+        f"# {_escaped(report.title)}",
+        "",
+        _escaped(table.caption),
+        "",
+        _markdown_row([_escaped(column.header) for column in table.columns]),
+        _markdown_row(rule),
+        *(_markdown_row([_escaped(cell) for cell in cells]) for cells in table.cells),
+        "",
+        *(f"- {_escaped(note)}" for note in table.footnotes),
+        *(f"\n![{_escaped(title)}]({name})" for title, name in pictures),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _reasons(rows: Sequence[Row]) -> dict[str, int]:
+    """Why deltas are missing, numbered in the order of appearance."""
+    numbered: dict[str, int] = {}
+    for row in rows:
+        for key, what in (("top1_difference_reason", "no difference"), ("speedup_reason", "no speed-up")):
+            if row[key]:
+                numbered.setdefault(f"{what}: {row[key]}", len(numbered) + 1)
+    return numbered
+
+
+def _columns(rows: Sequence[Row], reasons: dict[str, int]) -> list[Column]:
+    """All there are, in the order in which they are shown."""
+    unit, unit_bytes = _size_unit(rows)
+
+    def size(row: Row) -> str:
+        return "" if row["size_bytes"] is None else f"{row['size_bytes'] / unit_bytes:,.2f}"
+
+    def difference(row: Row) -> str:
+        if row["top1_difference_reason"]:
+            return f"[{reasons['no difference: ' + row['top1_difference_reason']]}]"
+        return "" if row["top1_difference_points"] is None else signed(row["top1_difference_points"])
+
+    def speedup(row: Row) -> str:
+        if row["speedup_reason"]:
+            return f"[{reasons['no speed-up: ' + row['speedup_reason']]}]"
+        return _times(row["speedup"])
+
+    return [
+        *(_text_column(*names) for names in TEXT_COLUMNS.items()),
+        Column(f"size ({unit})", "size_bytes", size),
+        Column("compression", "compression_ratio", lambda row: _times(row["compression_ratio"])),
+        Column("parameters (k)", "parameters", lambda row: _scaled(row, "parameters", 1e3)),
+        Column("non-zero (k)", "nonzero_parameters", lambda row: _scaled(row, "nonzero_parameters", 1e3)),
+        Column("MACs (M)", "macs", lambda row: _scaled(row, "macs", 1e6)),
+        Column("top-1 (%)", "top1_percent", lambda row: with_spread(row, "top1_percent", decimals=2)),
+        Column("difference (points)", "top1_difference_points", difference),
+        Column("latency p50 (ms)", "latency_p50_ms", lambda row: with_spread(row, "latency_p50_ms")),
+        Column("speed-up", "speedup", speedup),
+        Column("images/s", "throughput_images_per_s", lambda row: _scaled(row, "throughput_images_per_s", 1)),
+        Column("memory (MiB)", "peak_memory_bytes", lambda row: _scaled(row, "peak_memory_bytes", MIB)),
+        Column(
+            "energy (mJ/image)", "energy_j_per_image", lambda row: _scaled(row, "energy_j_per_image", 1e-3)
+        ),
+    ]
+
+
+TEXT_COLUMNS = {
+    "artifact": "artifact",
+    "backend": "backend",
+    "precision": "precision",
+    "machine": "machine",
+    "device": "device",
+    "threads": "threads",
+    "batch_size": "batch",
+    "transfers": "transfers",
+    "dataset": "dataset",
+    "split": "split",
+    "images": "images",
+}
+NAMES_A_ROW = ("artifact", "backend", "precision")
+
+
+def _text_column(key: str, header: str) -> Column:
+    return Column(header, key, lambda row: "" if row[key] is None else str(row[key]), text=True)
+
+
+def _says_something(column: Column, rows: Sequence[Row]) -> bool:
+    values = {row.get(column.key) for row in rows} - {None}
+    if column.text and column.key not in NAMES_A_ROW:
+        return len(values) > 1
+    if column.key == "nonzero_parameters":
+        return any(row[column.key] not in (None, row["parameters"]) for row in rows)
+    reason = {"top1_difference_points": "top1_difference_reason", "speedup": "speedup_reason"}.get(column.key)
+    return bool(values) or bool(reason and any(row[reason] for row in rows))
+
+
+def _caption(report: Report, rows: Sequence[Row]) -> str:
+    """The baseline and the conditions that every row with such a figure shares."""
+    one = {key: _only(rows, key) for key in TEXT_COLUMNS}
+    accuracy = [one["dataset"], one["split"] and f"{one['split']} split"]
+    if one["images"]:
+        accuracy.append(f"{int(one['images']):,} images")
+    threads, batch = one["threads"], one["batch_size"]
+    speed = [
+        one["device"],
+        threads and f"{threads} thread{'' if threads == '1' else 's'}",
+        batch and f"batch {batch}",
+        one["transfers"] and f"transfers {one['transfers']}",
+    ]
+    parts = [f"Baseline: {report.baseline}", *_part("accuracy on", accuracy), *_part("speed on", speed)]
+    return "; ".join(parts) + "."
+
+
+def _part(lead: str, words: Sequence[str | None]) -> list[str]:
+    said = [word for word in words if word]
+    return [f"{lead} {', '.join(said)}"] if said else []
+
+
+def _only(rows: Sequence[Row], key: str) -> str | None:
+    values = {row[key] for row in rows} - {None}
+    return str(values.pop()) if len(values) == 1 else None
+
+
+def _size_unit(rows: Sequence[Row]) -> tuple[str, int]:
+    """KiB where a file would otherwise be a hundredth of a MiB."""
+    smallest = min((row["size_bytes"] for row in rows if row["size_bytes"] is not None), default=MIB)
+    return ("KiB", KIB) if smallest < SMALL_FILE_BYTES else ("MiB", MIB)
+
+
+def _times(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:,.2f}x"
+
+
+def _scaled(row: Row, key: str, unit: float) -> str:
+    value = row.get(key)
+    return "" if value is None else significant(value / unit)
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escaped(text: str) -> str:
+    """Markdown's own characters made harmless."""
+    return MARKDOWN_SPECIAL.sub(r"\\\1", text)
