@@ -113,11 +113,11 @@ class ModelSpec:
     @property
     def imported(self) -> bool:
         """Whether the weights came from elsewhere, so that they may have seen any split of the data."""
-        return not self.lineage or any(step.command == "import" for step in self.lineage)
+        return self.arch is None or any(step.command == "import" for step in self.lineage)
 
     @property
     def choice_split(self) -> ChoiceSplit:
-        """The split on which a choice may be made for this model (see DESIGN in the README: honest splits)."""
+        """The split on which a choice may be made for this model."""
         return "test-a" if self.imported else "validation"
 
     @property

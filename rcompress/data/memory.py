@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import zipfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ def parquet_source(files: Sequence[Path], cache: Path | None = None) -> MemorySo
     """
     folder = cache or Path(platformdirs.user_cache_dir("rcompress")) / "decoded"
     cached = folder / f"{_fingerprint(files)}.npz"
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
         with np.load(cached, allow_pickle=False) as stored:
             return MemorySource(torch.from_numpy(stored["images"]), torch.from_numpy(stored["labels"]))
     images, labels = _decode_parquet(files)

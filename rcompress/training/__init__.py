@@ -1,0 +1,19 @@
+"""The one training loop, its recipes, and what a run leaves behind."""
+
+from rcompress.training.loop import Material, Trainer, validate
+from rcompress.training.recipe import RECIPES, Recipe
+from rcompress.training.run import Outcome, run_training
+from rcompress.training.settings import Settings, resolve_device, resolve_precision
+
+__all__ = [
+    "RECIPES",
+    "Material",
+    "Outcome",
+    "Recipe",
+    "Settings",
+    "Trainer",
+    "resolve_device",
+    "resolve_precision",
+    "run_training",
+    "validate",
+]

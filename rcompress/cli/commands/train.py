@@ -1,0 +1,149 @@
+"""``rcompress train``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from rcompress.cli import options
+from rcompress.cli.naming import derived
+from rcompress.cli.output import Output
+
+if TYPE_CHECKING:
+    from rcompress.training import Recipe
+    from rcompress.training.start import Start
+
+TORCHVISION = "torchvision"
+RecipeName = Literal["default", "finetune", "trt-study", "cpu-study"]
+
+
+def command(
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            "--arch",
+            help="resnet20/32/44/56/110, resnet18/34/50, torchvision:NAME, or your own package.module:callable.",
+        ),
+    ] = None,
+    dataset: options.Dataset = None,
+    output: options.OutputPath = None,
+    init: Annotated[
+        str | None, typer.Option("--init", help="Start from a checkpoint, or from `torchvision`'s weights.")
+    ] = None,
+    shortcut: Annotated[
+        Literal["projection", "pad"] | None, typer.Option(help="Shortcut of the CIFAR family (projection).")
+    ] = None,
+    stem: Annotated[
+        Literal["cifar", "imagenet"] | None, typer.Option(help="Stem of resnet18/34/50 (cifar).")
+    ] = None,
+    recipe: Annotated[RecipeName, typer.Option(help="Named recipe; the options below change it.")] = "default",
+    epochs: Annotated[int | None, typer.Option(min=0, help="Passes over the training split.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", "-b", min=1)] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr", min=0)] = None,
+    optimizer: Annotated[Literal["sgd", "adamw"] | None, typer.Option(help="sgd has Nesterov momentum.")] = None,
+    schedule: Annotated[Literal["onecycle", "cosine", "step"] | None, typer.Option()] = None,
+    weight_decay: Annotated[float | None, typer.Option("--weight-decay", "--wd", min=0)] = None,
+    label_smoothing: Annotated[float | None, typer.Option(min=0, max=0.9)] = None,
+    mixup: Annotated[float | None, typer.Option(min=0, help="Alpha of mixup; 0: off.")] = None,
+    cutout: Annotated[int | None, typer.Option(min=0, help="Side of the blanked square; 0: off.")] = None,
+    ema: Annotated[float | None, typer.Option(min=0, max=0.99999, help="Decay of the moving average; 0: off.")] = None,
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"],
+        typer.Option(help="auto: BF16 on GPUs and on CPUs that multiply in BF16, FP32 elsewhere."),
+    ] = "auto",
+    compile: Annotated[bool, typer.Option("--compile", help="Run the network through torch.compile.")] = False,
+    image_size: Annotated[
+        int | None, typer.Option(min=8, help="Side of the inputs for imagefolder sets (224).")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a killed run with the same options stood.")
+    ] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard events.")] = False,
+    data_dir: options.DataDir = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a network, or fine-tune one with --init, and write a checkpoint.
+
+    The epoch with the best validation accuracy is kept (validation is carved from the training split); the test
+    accuracy of that one is reported. Beside the checkpoint: NAME.log.jsonl, NAME.png and, until the end, NAME.resume.
+
+    Example: rcompress train --arch resnet20 --dataset digits --epochs 8 -o r20.pth
+    """
+    if arch is None and init in (None, TORCHVISION):
+        raise typer.BadParameter("name an architecture", param_hint="--arch")
+    if dataset is None and init in (None, TORCHVISION):
+        raise typer.BadParameter("name a dataset", param_hint="--dataset")
+    changes: dict[str, Any] = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "optimizer": optimizer,
+        "schedule": schedule,
+        "weight_decay": weight_decay,
+        "label_smoothing": label_smoothing,
+        "mixup": mixup,
+        "cutout": cutout,
+        "ema": ema,
+    }
+    builder = {name: value for name, value in (("shortcut", shortcut), ("stem", stem)) if value is not None}
+
+    with Output(json_, quiet) as out:
+        from dataclasses import asdict
+
+        from rcompress.artifacts.files import require_output
+        from rcompress.cli.session import open_settings, say_scores
+        from rcompress.training import RECIPES, run_training
+        from rcompress.training.run import write_trained
+
+        source = Path(init) if init not in (None, TORCHVISION) else None
+        default = derived(source, "tuned", ".pth") if source else Path(f"{_file_stem(arch)}.pth")
+        target = require_output(output or default, [source] if source else [])
+        settings = open_settings(device, threads, precision, compile, seed)
+        chosen = replace(RECIPES[recipe], **{name: value for name, value in changes.items() if value is not None})
+        start = _start(source, init, arch, builder, dataset, data_dir, image_size, chosen, seed, out)
+        outcome = run_training(
+            start.module, start.spec, start.dataset, chosen, settings, target, resume, tensorboard, out
+        )
+        details = {"recipe": recipe, **asdict(chosen), "precision": settings.precision, "seed": seed, "init": init}
+        write_trained(target, "train", start.spec, outcome, details, start.parent)
+        say_scores(out, outcome)
+        out.path(target, metrics=outcome.metrics)
+
+
+def _start(
+    source: Path | None,
+    init: str | None,
+    arch: str | None,
+    builder: dict[str, str],
+    dataset: str | None,
+    data_dir: Path | None,
+    image_size: int | None,
+    recipe: Recipe,
+    seed: int,
+    out: Output,
+) -> Start:
+    from rcompress.data import open_dataset
+    from rcompress.training.run import normalized_as
+    from rcompress.training.start import fresh, from_checkpoint, from_torchvision
+
+    if source is not None:
+        return from_checkpoint(source, arch, dataset, data_dir, out)
+    assert arch is not None and dataset is not None
+    opened = open_dataset(dataset, data_dir, image_size)
+    if init == TORCHVISION:
+        start = from_torchvision(arch, builder, opened, seed, out)
+    else:
+        start = fresh(arch, builder, opened, seed)
+    preprocessing = normalized_as(recipe, start.spec.preprocessing)
+    return replace(start, spec=replace(start.spec, preprocessing=preprocessing))
+
+
+def _file_stem(arch: str | None) -> str:
+    return (arch or "model").replace(":", "-").replace(".", "-")

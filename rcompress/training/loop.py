@@ -1,0 +1,220 @@
+"""The one training loop: training from scratch, fine-tuning, and whatever else fits weights to data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from rcompress.artifacts.spec import Preprocessing
+from rcompress.data import Augmentation, Split, normalize
+from rcompress.data.preprocess import cutout, flip, random_crop
+from rcompress.errors import RcompressError
+from rcompress.measure.accuracy import Scores, Tally
+from rcompress.progress import SILENT, Progress
+from rcompress.training.average import MovingAverage
+from rcompress.training.recipe import Recipe, build_optimizer, learning_rate_factor
+from rcompress.training.settings import Settings
+
+EVALUATION_BATCH = 500
+REFRESH_SECONDS = 0.5  # reading the loss stops a GPU's queue, so the figures beside the bar are refreshed rarely
+
+Epoch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run learns from and is judged by."""
+
+    train: Split
+    validation: Split
+    preprocessing: Preprocessing
+    augmentation: Augmentation
+
+    def on(self, device: torch.device) -> Material:
+        """The same, with images that fit in memory moved to ``device``."""
+        return Material(self.train.on(device), self.validation.on(device), self.preprocessing, self.augmentation)
+
+
+@dataclass
+class Best:
+    """The epoch with the highest validation accuracy so far (of equals the last), and its weights."""
+
+    top1_percent: float = -1.0
+    epoch: int = 0
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Trainer:
+    """One run, epoch by epoch; `state` and `restore` carry it across a kill.
+
+    Data order, crops and mirroring come from one generator whose state is part of `state`, so that a resumed run
+    in FP32 on a CPU ends with the same weights as an uninterrupted one.
+    """
+
+    def __init__(self, module: nn.Module, material: Material, recipe: Recipe, settings: Settings) -> None:
+        self.material = material.on(settings.device)
+        self.recipe = recipe
+        self.settings = settings
+        self.module = module.to(settings.device, memory_format=torch.channels_last)
+        self.optimizer = build_optimizer(recipe, self.module)
+        self.scaler = torch.amp.GradScaler(settings.device.type, enabled=settings.precision == "fp16")
+        self.average = MovingAverage(self.module, recipe.ema) if recipe.ema else None
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.mirrored = torch.rand(len(material.train), generator=self.generator) < 0.5
+        self.batch_size = min(recipe.batch_size, len(material.train))
+        self.steps_per_epoch = len(material.train) // self.batch_size
+        self.history: list[Epoch] = []
+        self.best = Best()
+        self._forward: Callable[[Tensor], Tensor] = torch.compile(self.module) if settings.compile else self.module
+
+    @property
+    def kept(self) -> nn.Module:
+        """The network that is judged and kept: the moving average where there is one."""
+        return self.module if self.average is None else self.average.module
+
+    def run(self, after_epoch: Callable[[Trainer], None], progress: Progress = SILENT) -> nn.Module:
+        """Train the epochs that are left; returns the network of the best validation epoch, in evaluation mode.
+
+        Raises:
+            RcompressError: the loss is no longer finite.
+        """
+        while len(self.history) < self.recipe.epochs:
+            number = len(self.history) + 1
+            progress.start(f"epoch {number}/{self.recipe.epochs}", self.steps_per_epoch * self.batch_size)
+            self.history.append(self._epoch(number, progress))
+            after_epoch(self)
+        if self.best.state:
+            self.kept.load_state_dict(self.best.state)
+        return self.kept.eval()
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and primitives from which `restore` goes on."""
+        return {
+            "module": self.module.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "generator": self.generator.get_state(),
+            "torch_generator": torch.get_rng_state(),
+            "history": self.history,
+            "best": vars(self.best),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self.module.load_state_dict(state["module"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch_generator"])
+        self.history = list(state["history"])
+        self.best = Best(**state["best"])
+
+    def _epoch(self, number: int, progress: Progress) -> Epoch:
+        began = time.perf_counter()
+        losses, correct = self._train_epoch(number, progress)
+        images = self.steps_per_epoch * self.batch_size
+        seconds = time.perf_counter() - began
+        scores = validate(self.kept, self.material.validation, self.material.preprocessing, self.settings)
+        if scores.top1_percent >= self.best.top1_percent:
+            state = {name: tensor.detach().clone() for name, tensor in self.kept.state_dict().items()}
+            self.best = Best(scores.top1_percent, number, state)
+        return {
+            "epoch": number,
+            "train_loss": losses / self.steps_per_epoch,
+            "train_top1_percent": 100.0 * correct / images,
+            "validation_loss": scores.loss,
+            "validation_top1_percent": scores.top1_percent,
+            "epoch_seconds": seconds,
+            "images_per_second": images / seconds,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+        }
+
+    def _train_epoch(self, number: int, progress: Progress) -> tuple[float, int]:
+        """(sum of the batch losses, images classified correctly) over one pass."""
+        self.module.train()
+        device = self.settings.device
+        loss_sum, correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
+        order = torch.randperm(len(self.material.train), generator=self.generator)
+        order = order[: self.steps_per_epoch * self.batch_size]  # a last, small batch would disturb BatchNorm
+        batches = self.material.train.subset(order).batches(self.batch_size, augment=True)
+        began = shown = time.perf_counter()
+        for step, (images, labels) in enumerate(batches):
+            where = order[step * self.batch_size : (step + 1) * self.batch_size]
+            inputs = self._augmented(images.to(device, non_blocking=True), where, number)
+            loss, hits = self._step(inputs, labels.to(device, non_blocking=True), number - 1 + step / self.steps_per_epoch)
+            loss_sum += loss
+            correct += hits
+            progress.advance(len(labels))
+            if time.perf_counter() - shown > REFRESH_SECONDS:
+                shown = time.perf_counter()
+                seen = (step + 1) * self.batch_size
+                progress.advance(
+                    0,
+                    loss=float(loss_sum) / (step + 1),
+                    top1=100.0 * float(correct) / seen,
+                    images_per_s=seen / (shown - began),
+                )
+        total = float(loss_sum)
+        if not torch.isfinite(loss_sum):
+            raise RcompressError("training", f"the loss is no longer finite (epoch {number})", "lower --learning-rate")
+        return total, int(correct)
+
+    def _augmented(self, images: Tensor, where: Tensor, epoch: int) -> Tensor:
+        """Normalised inputs; each image is mirrored in every other epoch (Keller Jordan 2024, section 3.6)."""
+        inputs = normalize(images, self.material.preprocessing)
+        inputs = random_crop(inputs, self.material.augmentation.crop_padding, self.generator)
+        if self.material.augmentation.flip:
+            inputs = flip(inputs, self.mirrored[where] ^ bool(epoch % 2))
+        inputs = cutout(inputs, self.recipe.cutout, self.generator)
+        return inputs.contiguous(memory_format=torch.channels_last)
+
+    def _step(self, inputs: Tensor, labels: Tensor, epochs_done: float) -> tuple[Tensor, Tensor]:
+        """One update; returns the loss and the number of images classified correctly."""
+        self._set_learning_rate(epochs_done)
+        inputs, targets = self._mixed(inputs, labels)
+        with self.settings.autocast():
+            logits = self._forward(inputs)
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update()
+        return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+
+    def _mixed(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mixup: inputs and one-hot targets blended with another order of the batch; labels where it is off."""
+        if not self.recipe.mixup:
+            return inputs, labels
+        share = float(torch.distributions.Beta(self.recipe.mixup, self.recipe.mixup).sample())
+        other = torch.randperm(len(labels), generator=self.generator).to(labels.device)
+        classes = len(self.material.preprocessing.class_names)
+        targets = F.one_hot(labels, classes).float()
+        return inputs.lerp(inputs[other], 1 - share), targets.lerp(targets[other], 1 - share)
+
+    def _set_learning_rate(self, epochs_done: float) -> None:
+        factor = learning_rate_factor(self.recipe, epochs_done / self.recipe.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate * factor
+
+
+def validate(module: nn.Module, split: Split, preprocessing: Preprocessing, settings: Settings) -> Scores:
+    """Score ``module`` on ``split`` in the precision of the run."""
+    module.eval()
+    tally = Tally()
+    with torch.inference_mode(), settings.autocast():
+        for images, labels in split.batches(EVALUATION_BATCH):
+            inputs = normalize(images.to(settings.device), preprocessing)
+            tally.add(module(inputs.contiguous(memory_format=torch.channels_last)), labels)
+    return tally.scores()
+

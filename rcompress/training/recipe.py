@@ -1,0 +1,94 @@
+"""Training recipes: what decides the weights, by name or by option."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+
+from rcompress.errors import RcompressError
+
+Optimizer = Literal["sgd", "adamw"]
+Schedule = Literal["onecycle", "cosine", "step"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that, with the data and the seed, decides the trained weights.
+
+    Attributes:
+        learning_rate: its peak.
+        weight_decay: on convolution and linear weights; biases and normalisation are left free.
+        schedule: ``onecycle`` (linear up, linear to zero), ``cosine`` (linear up, half a cosine to zero), ``step``
+            (divided by ten at 50 % and 75 %).
+        warmup: share of the steps over which the rate rises.
+        label_smoothing: Szegedy et al. 2016, section 7.
+        mixup: alpha of Zhang et al. 2018; 0 for none.
+        cutout: side of the blanked square in pixels (DeVries and Taylor 2017); 0 for none.
+        ema: decay of the exponential moving average of the weights per step, which is then what is kept; 0 for none.
+        mean, std: the study's own normalisation; None for the dataset's.
+    """
+
+    epochs: int = 20
+    batch_size: int = 128
+    optimizer: Optimizer = "sgd"
+    learning_rate: float = 0.25
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Schedule = "onecycle"
+    warmup: float = 0.2
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutout: int = 0
+    ema: float = 0.998
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in get_args(Optimizer) or self.schedule not in get_args(Schedule):
+            raise RcompressError("recipe", f"unknown {self.optimizer} or {self.schedule}", "see rcompress train -h")
+
+
+IMAGENET_NORMALIZATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+HALF_NORMALIZATION = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+RECIPES: dict[str, Recipe] = {
+    "default": Recipe(),
+    "finetune": Recipe(learning_rate=0.05, warmup=0.1),
+    "trt-study": Recipe(
+        epochs=100, learning_rate=0.1, weight_decay=1e-2, schedule="cosine", warmup=0.0, ema=0.0, **HALF_NORMALIZATION
+    ),
+    "cpu-study": Recipe(
+        epochs=60,
+        learning_rate=0.1,
+        schedule="cosine",
+        warmup=0.0,
+        label_smoothing=0.1,
+        ema=0.0,
+        **IMAGENET_NORMALIZATION,
+    ),
+}
+
+
+def learning_rate_factor(recipe: Recipe, done: float) -> float:
+    """The share of the peak learning rate at ``done`` (0..1) of the run."""
+    if recipe.schedule == "step":
+        return 1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01
+    if done < recipe.warmup:
+        return max(done / recipe.warmup, 1e-3)
+    falling = (done - recipe.warmup) / max(1.0 - recipe.warmup, 1e-9)
+    return 1.0 - falling if recipe.schedule == "onecycle" else 0.5 * (1.0 + math.cos(math.pi * falling))
+
+
+def build_optimizer(recipe: Recipe, module: nn.Module) -> torch.optim.Optimizer:
+    """The recipe's optimizer over what can be trained; vectors (biases, normalisation) are not decayed."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0)

@@ -1,0 +1,128 @@
+"""A whole run: resumable, journalled, and scored on data that chose nothing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rcompress.artifacts.checkpoint import write_checkpoint
+from rcompress.artifacts.spec import ModelSpec, Preprocessing, Step
+from rcompress.data import Dataset
+from rcompress.measure.accuracy import Scores
+from rcompress.progress import SILENT, Progress
+from rcompress.training.journal import Journal
+from rcompress.training.loop import Epoch, Material, Trainer, validate
+from rcompress.training.recipe import Recipe
+from rcompress.training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trained network in evaluation mode on the CPU, and how it came about."""
+
+    module: nn.Module
+    history: list[Epoch]
+    best_epoch: int
+    scores: Scores
+    metrics: dict[str, Any]
+
+
+def material_for(spec: ModelSpec, dataset: Dataset) -> Material:
+    """The splits of a run: an imported network may have seen the validation split, so it is judged elsewhere."""
+    return Material(
+        dataset.split("train"), dataset.split(spec.choice_split), spec.preprocessing, dataset.augmentation
+    )
+
+
+def run_training(
+    module: nn.Module,
+    spec: ModelSpec,
+    dataset: Dataset,
+    recipe: Recipe,
+    settings: Settings,
+    output: Path,
+    resume: bool = False,
+    tensorboard: bool = False,
+    progress: Progress = SILENT,
+) -> Outcome:
+    """Train ``module`` by ``recipe``, keep the best validation epoch, score it on the split that chose nothing.
+
+    Args:
+        module: the network to train; it is changed.
+        spec: its description; ``spec.preprocessing`` is what it is fed.
+        dataset: named splits.
+        output: the checkpoint to be written by the caller; the journal goes beside it.
+        resume: go on where a killed run with the same options stood.
+
+    Raises:
+        RcompressError: the state to resume is another run's, the loss diverged, or a file cannot be written.
+    """
+    torch.manual_seed(settings.seed)
+    trainer = Trainer(module, material_for(spec, dataset), recipe, settings)
+    journal = Journal(output, run_identity(spec, recipe, settings), tensorboard)
+    if resume and journal.resume(trainer):
+        progress.note(f"resuming after epoch {len(trainer.history)} of {recipe.epochs}")
+    trained = trainer.run(journal.write, progress)
+    journal.close()
+    scores = test_scores(trained, spec, dataset, settings, chosen=recipe.epochs > 0)
+    return Outcome(trained.cpu(), trainer.history, trainer.best.epoch, scores, _metrics(trainer, scores))
+
+
+def write_trained(
+    output: Path,
+    command: str,
+    spec: ModelSpec,
+    outcome: Outcome,
+    options: dict[str, Any],
+    parent: dict[str, str],
+    notes: tuple[str, ...] = (),
+) -> ModelSpec:
+    """Write the checkpoint of a run as one more step of its history; only then the state to resume from goes."""
+    chosen_on = spec.choice_split if outcome.history else None
+    step = Step(command, options, metrics=outcome.metrics, notes=notes, chosen_on=chosen_on, **parent)  # type: ignore[arg-type]
+    written = spec.with_step(step)
+    write_checkpoint(output, written, outcome.module.state_dict())
+    Journal.discard(output)
+    return written
+
+
+def run_identity(spec: ModelSpec, recipe: Recipe, settings: Settings) -> dict[str, Any]:
+    """What must agree for one run to go on with another's state."""
+    return {
+        "arch": spec.arch,
+        "options": spec.options,
+        "parent": spec.lineage[-1].parent_sha256 if spec.lineage else None,
+        "dataset": spec.preprocessing.dataset,
+        "recipe": asdict(recipe),
+        "precision": settings.precision,
+        "seed": settings.seed,
+    }
+
+
+def test_scores(
+    module: nn.Module, spec: ModelSpec, dataset: Dataset, settings: Settings, chosen: bool
+) -> Scores:
+    """Score on the test split, or on its second half where the first has chosen something."""
+    halved = chosen and spec.choice_split == "test-a"
+    split = dataset.split("test-b" if halved else spec.report_split)
+    return validate(module, split.on(settings.device), spec.preprocessing, settings)
+
+
+def normalized_as(recipe: Recipe, preprocessing: Preprocessing) -> Preprocessing:
+    """The dataset's preprocessing with the recipe's own normalisation, where it has one."""
+    mean, std = recipe.mean or preprocessing.mean, recipe.std or preprocessing.std
+    return replace(preprocessing, mean=mean, std=std)
+
+
+def _metrics(trainer: Trainer, scores: Scores) -> dict[str, Any]:
+    metrics: dict[str, Any] = scores.metrics()
+    if trainer.history:
+        epochs = trainer.history
+        metrics["best_epoch"] = trainer.best.epoch
+        metrics["validation_top1_percent"] = trainer.best.top1_percent
+        metrics["epoch_seconds"] = sum(epoch["epoch_seconds"] for epoch in epochs) / len(epochs)
+    return metrics

@@ -1,0 +1,114 @@
+"""Where a run starts: fresh weights, another checkpoint's, or torchvision's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import nn
+
+from rcompress.artifacts.spec import ModelSpec, parent_fields
+from rcompress.data import Dataset, check_matches, open_dataset
+from rcompress.errors import RcompressError
+from rcompress.models import LoadedModel, build_model, load_model
+from rcompress.progress import SILENT, Progress
+
+TORCHVISION = "torchvision"
+
+
+@dataclass(frozen=True)
+class Start:
+    """A network, its description, the data it is to learn, and the parent fields of the step to come."""
+
+    module: nn.Module
+    spec: ModelSpec
+    dataset: Dataset
+    parent: dict[str, str] = field(default_factory=dict)
+
+
+def fresh(arch: str, options: dict[str, str], dataset: Dataset, seed: int) -> Start:
+    """A network with random weights for ``dataset``."""
+    torch.manual_seed(seed)
+    classes = len(dataset.class_names)
+    spec = ModelSpec(classes, dataset.preprocessing(), arch, dict(options))
+    return Start(build_model(arch, classes, **options), spec, dataset)
+
+
+def from_torchvision(
+    arch: str, options: dict[str, str], dataset: Dataset, seed: int, progress: Progress = SILENT
+) -> Start:
+    """As `fresh`, with torchvision's pretrained weights wherever the shapes agree; the rest is said.
+
+    Raises:
+        RcompressError: torchvision has no weights for ``arch``, or they cannot be downloaded.
+    """
+    start = fresh(arch, options, dataset, seed)
+    try:
+        weights = torchvision.models.get_model(arch.removeprefix("torchvision:"), weights="DEFAULT").state_dict()
+    except (ValueError, OSError) as error:
+        raise RcompressError(
+            "--init torchvision", f"no pretrained {arch} to be had ({error})", "use --init FILE or leave it out"
+        ) from None
+    own = start.module.state_dict()
+    taken = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
+    start.module.load_state_dict(taken, strict=False)
+    if left := sorted(own.keys() - taken.keys()):
+        progress.note(f"fresh weights for {', '.join(left)}: torchvision's have another shape")
+    return start
+
+
+def from_checkpoint(
+    path: Path,
+    own_arch: str | None = None,
+    dataset_name: str | None = None,
+    data_dir: Path | None = None,
+    progress: Progress = SILENT,
+) -> Start:
+    """The network of a checkpoint, on the dataset that it names or on another; other classes get a new head.
+
+    Raises:
+        RcompressError: the file cannot be read, names no dataset, or takes images of another size.
+    """
+    loaded = load_model(path, own_arch)
+    dataset = dataset_of(loaded, dataset_name, data_dir)
+    module, spec = loaded.module, loaded.spec
+    classes = len(dataset.class_names)
+    if dataset.name != spec.preprocessing.dataset:
+        if classes != spec.num_classes:
+            replace_head(module, classes)
+            progress.note(f"new head for {classes} classes in place of {spec.num_classes}")
+        kept = replace(dataset.preprocessing(), mean=spec.preprocessing.mean, std=spec.preprocessing.std)
+        spec = replace(spec, num_classes=classes, preprocessing=kept)
+    check_matches(dataset, path, spec.preprocessing.input_size, spec.num_classes)
+    return Start(module, spec, dataset, parent_fields(path, loaded.sha256))
+
+
+def dataset_of(loaded: LoadedModel, name: str | None, data_dir: Path | None) -> Dataset:
+    """The dataset called ``name``, by default the one that the file names, at the size that the network takes.
+
+    Raises:
+        RcompressError: neither names one.
+    """
+    preprocessing = loaded.spec.preprocessing
+    chosen = name or preprocessing.dataset
+    if chosen is None:
+        raise RcompressError(loaded.path, "names no dataset", "name one with --dataset")
+    size = preprocessing.input_size[1] if chosen.startswith("imagefolder:") else None
+    return open_dataset(chosen, data_dir, size)
+
+
+def replace_head(module: nn.Module, classes: int) -> None:
+    """Put a fresh linear layer of ``classes`` outputs in place of the last one.
+
+    Raises:
+        RcompressError: the network has no linear layer.
+    """
+    linear = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
+    if not linear:
+        raise RcompressError("--init", "this network has no linear head to replace", "use a dataset of its classes")
+    owner, _, attribute = linear[-1].rpartition(".")
+    head = module.get_submodule(linear[-1])
+    assert isinstance(head, nn.Linear)
+    setattr(module.get_submodule(owner), attribute, nn.Linear(head.in_features, classes))
