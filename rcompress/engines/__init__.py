@@ -1,0 +1,107 @@
+"""ONNX -> runnable engine: one file per backend, one small interface (`base`)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from rcompress.artifacts.files import require_file
+from rcompress.artifacts.spec import ModelSpec
+from rcompress.engines.base import Backend, BackendStatus, BuildOptions, Engine, EngineInfo, RunOptions
+from rcompress.engines.status import available_backends, backend_status
+from rcompress.errors import RcompressError
+from rcompress.progress import SILENT, Progress
+
+__all__ = [
+    "Backend",
+    "BackendStatus",
+    "BuildOptions",
+    "Engine",
+    "EngineInfo",
+    "RunOptions",
+    "available_backends",
+    "backend_status",
+    "build_engine",
+    "load_engine",
+]
+
+MODULES: dict[Backend, str] = {
+    "torch": "pytorch",
+    "onnxruntime": "ort",
+    "openvino": "ov",
+    "tensorrt": "trt",
+    "tensorrt-rtx": "trt",
+}
+LOADERS: dict[str, tuple[Backend, ...]] = {
+    ".pth": ("torch",),
+    ".onnx": ("onnxruntime", "openvino", "torch"),
+    ".xml": ("openvino",),
+    ".plan": ("tensorrt", "tensorrt-rtx"),
+}
+SUFFIXES: dict[Backend, str] = {
+    "onnxruntime": ".onnx",
+    "openvino": ".xml",
+    "tensorrt": ".plan",
+    "tensorrt-rtx": ".plan",
+}
+
+
+def load_engine(path: Path, backend: Backend | None = None, options: RunOptions = RunOptions()) -> Engine:
+    """Load any artifact that can be run; its suffix decides how, or ``backend`` where several can.
+
+    Raises:
+        RcompressError: no such file, a suffix that no backend runs, or whatever the backend refuses.
+    """
+    require_file(path)
+    allowed = LOADERS.get(path.suffix)
+    if allowed is None:
+        raise RcompressError(
+            path, f"no backend runs {path.suffix or 'such'} files", f"give {', '.join(LOADERS)}"
+        )
+    if backend is not None and backend not in allowed:
+        raise RcompressError(
+            path, f"{backend} does not run {path.suffix} files", f"use {' or '.join(allowed)}"
+        )
+    chosen = _plan_backend(path, backend) if path.suffix == ".plan" else backend or allowed[0]
+    engine: Engine = _adapter(chosen).load(path, options)
+    return engine
+
+
+def build_engine(
+    model: onnx.ModelProto,
+    spec: ModelSpec,
+    path: Path,
+    backend: Backend,
+    options: BuildOptions = BuildOptions(),
+    progress: Progress = SILENT,
+) -> Path:
+    """Build ``model`` as it is for ``backend`` and write it to ``path``, with ``spec`` as its description.
+
+    Raises:
+        RcompressError: the backend is not here, or refuses the graph.
+    """
+    if backend not in SUFFIXES:
+        raise RcompressError(path, f"{backend} has no engine files", f"use {', '.join(SUFFIXES)}")
+    if path.suffix != SUFFIXES[backend]:
+        raise RcompressError(
+            path, f"is no name for {backend}", f"call it {path.with_suffix(SUFFIXES[backend]).name}"
+        )
+    extra = {"backend": backend} if MODULES[backend] == "trt" else {}
+    written: Path = _adapter(backend).build(model, spec, path, options, progress, **extra)
+    return written
+
+
+def _plan_backend(path: Path, backend: Backend | None) -> Backend:
+    from rcompress.engines.plan_file import read_sidecar
+
+    recorded = read_sidecar(path).backend
+    if backend is not None and backend != recorded:
+        raise RcompressError(path, f"was built by {recorded}", f"use --backend {recorded}")
+    return recorded
+
+
+def _adapter(backend: Backend) -> Any:
+    return import_module(f"rcompress.engines.{MODULES[backend]}")

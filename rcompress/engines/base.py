@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcompress.artifacts.spec import ModelSpec
+from rcompress.errors import RcompressError
 
 Array = NDArray[np.generic]
 FloatArray = NDArray[np.float32]
@@ -34,6 +35,46 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
+class BuildOptions:
+    """How an engine is to be built.
+
+    Attributes:
+        precision: what the graph was made for; adapters act on it only where a runtime takes it as a setting.
+        batch_range: smallest, usual and largest batch of a TensorRT engine (a free batch axis elsewhere).
+        workspace_bytes: TensorRT's scratch memory at most; None: its own default.
+        target: the GPU to build for where none is present (``sm_86``), TensorRT-RTX only.
+        version_compatible, hardware_compatible: TensorRT's flags of those names.
+        timing_cache: file that TensorRT reads its timings from and writes them to.
+    """
+
+    precision: Precision = "fp32"
+    batch_range: tuple[int, int, int] = (1, 1, 64)
+    workspace_bytes: int | None = None
+    target: str | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    timing_cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class BackendStatus:
+    """Whether a backend can be used on this machine.
+
+    ``version`` is None where it is not installed; ``fault`` says why it cannot run engines here (None: it can),
+    and ``remedy`` what to do about it.
+    """
+
+    backend: Backend
+    version: str | None
+    fault: str | None = None
+    remedy: str | None = None
+
+    @property
+    def usable(self) -> bool:
+        return self.fault is None
+
+
+@dataclass(frozen=True)
 class EngineInfo:
     """What an engine says of itself once loaded.
 
@@ -44,8 +85,8 @@ class EngineInfo:
         input_shape: (N, C, H, W), or (N, H, W, C) where the graph holds the preprocessing; None for a free axis.
         input_dtype: numpy's name: ``float32``, ``uint8``.
         device: where it runs, in words (``cpu``, ``NVIDIA H200``).
-        executed: what really runs, as far as the runtime tells, in the order of first appearance: execution
-            precision of the convolution and matrix layers to their count (``{"I8": 20, "F32": 1}``).
+        executed: what really runs, as far as the runtime tells: execution precision of the convolution and
+            matrix layers (I8, F32, BF16, F16) to their count, as in ``{"I8": 20, "F32": 1}``.
     """
 
     backend: Backend
@@ -65,10 +106,37 @@ class Engine(Protocol):
     def info(self) -> EngineInfo: ...
 
     def run(self, images: Array) -> FloatArray:
-        """Logits (N, classes) float32 of ``images``, shaped and typed as ``info`` says; any N that it allows."""
+        """Logits (N, classes) float32 of ``images``, shaped and typed as ``info`` says; any N that it allows.
+
+        Raises:
+            RcompressError: the shape or dtype is another one.
+        """
 
     def prepare(self, images: Array) -> Callable[[], Any]:
         """A call that runs once on inputs already in place and returns when the outputs are there, for timing."""
 
     def close(self) -> None:
         """Free what the runtime holds."""
+
+
+def require_images(info: EngineInfo, images: Array) -> None:
+    """Check ``images`` against what an engine takes.
+
+    Raises:
+        RcompressError: another dtype, rank or size, or a batch that the engine does not allow.
+    """
+    fits = len(images.shape) == len(info.input_shape) and all(
+        wanted in (None, size) for wanted, size in zip(info.input_shape, images.shape, strict=True)
+    )
+    if not fits or images.dtype.name != info.input_dtype:
+        raise RcompressError(
+            info.path,
+            f"takes {info.input_dtype} of shape {shape_text(info.input_shape)}, "
+            f"not {images.dtype.name} of {shape_text(images.shape)}",
+            "give it images of its own size and a batch that it allows",
+        )
+
+
+def shape_text(shape: Sequence[int | None]) -> str:
+    """``N x 3 x 32 x 32``: free axes are called N."""
+    return " x ".join("N" if size is None else str(size) for size in shape)

@@ -1,0 +1,241 @@
+"""OpenVINO on the CPU: the engine is an .xml file with its weights beside it in a .bin.
+
+What must be known at load time travels in the .xml's ``rt_info``: our description under ``rcompress``, and under
+``rcompress_runtime`` the precision to compute in and the SHA-256 of the .bin that belongs to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from rcompress.artifacts.files import require_file, sha256_of, write_atomic
+from rcompress.artifacts.onnx_file import parse_description
+from rcompress.artifacts.spec import FORMAT, ModelSpec
+from rcompress.engines.base import (
+    Array,
+    BuildOptions,
+    EngineInfo,
+    FloatArray,
+    Precision,
+    RunOptions,
+    require_images,
+)
+from rcompress.errors import RcompressError
+from rcompress.progress import SILENT, Progress
+
+DESCRIPTION_KEY, RUNTIME_KEY = "rcompress", "rcompress_runtime"
+MATRIX_LAYERS = {"Convolution", "FullyConnected", "MatMul", "GroupConvolution", "Deconvolution"}
+PRECISION_NAMES = {"i8": "I8", "u8": "I8", "f32": "F32", "f16": "F16", "bf16": "BF16"}
+COMPILED_SHAPES_KEPT = 2
+
+
+def build(
+    model: onnx.ModelProto,
+    spec: ModelSpec,
+    path: Path,
+    options: BuildOptions = BuildOptions(),
+    progress: Progress = SILENT,
+) -> Path:
+    """Convert ``model`` and write ``path`` and the .bin beside it, the .bin first.
+
+    FP16 comes as a graph with FP16 weights. BF16 comes as an FP32 graph, since a BF16 graph overflows in
+    OpenVINO 2026.4; the precision is recorded and set when the engine is loaded.
+
+    Raises:
+        RcompressError: OpenVINO does not know an operator, or the files cannot be written.
+    """
+    import openvino
+
+    try:
+        network = openvino.Core().read_model(model.SerializeToString())
+    except RuntimeError as error:
+        raise RcompressError(
+            path, f"OpenVINO cannot convert the graph ({_reason(error)})", "try --backend onnxruntime"
+        ) from None
+    _note_precision(options.precision, progress)
+    description = json.dumps({"format": FORMAT, "model": spec.to_dict()})
+    network.set_rt_info(description, [DESCRIPTION_KEY])
+    structure, weights = _serialized(network)
+    runtime = {"precision": options.precision, "bin_sha256": hashlib.sha256(weights).hexdigest()}
+    network.set_rt_info(json.dumps(runtime), [RUNTIME_KEY])
+    structure, weights = _serialized(network)
+    write_atomic(path.with_suffix(".bin"), weights)
+    return write_atomic(path, structure)
+
+
+def _note_precision(precision: Precision, progress: Progress) -> None:
+    if precision == "fp16" and not _computes("FP16"):
+        progress.note("This CPU does not compute in FP16: OpenVINO keeps FP16 weights and computes in FP32.")
+    if precision == "bf16" and not _computes("BF16"):
+        progress.note("This CPU does not multiply in BF16: OpenVINO will compute in FP32 here.")
+
+
+def _computes(precision: str) -> bool:
+    import openvino
+
+    return precision in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _serialized(network: Any) -> tuple[bytes, bytes]:
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        structure, weights = Path(folder) / "engine.xml", Path(folder) / "engine.bin"
+        openvino.serialize(network, structure, weights)
+        return structure.read_bytes(), weights.read_bytes()
+
+
+class OpenVinoEngine:
+    """An OpenVINO model, compiled for each batch size it meets (fixed shapes run faster than free ones)."""
+
+    def __init__(self, path: Path, options: RunOptions = RunOptions()) -> None:
+        self._path = path
+        self._network, description, precision = _read(path)
+        spec = None if description is None else parse_description(path, description)
+        self._settings = _settings(options.threads, precision)
+        self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        value = self._network.input(0)
+        shape = tuple(axis.get_length() if axis.is_static else None for axis in value.get_partial_shape())
+        compiled = self._request(tuple(size or 1 for size in shape)).get_compiled_model()
+        self._info = EngineInfo(
+            backend="openvino",
+            path=path,
+            sha256=sha256_of(path),
+            spec=spec,
+            input_shape=shape,
+            input_dtype=value.get_element_type().to_dtype().name,
+            executed=executed_precisions(compiled),
+        )
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    def run(self, images: Array) -> FloatArray:
+        require_images(self._info, images)
+        results = self._request(images.shape).infer([np.ascontiguousarray(images)], share_inputs=True)
+        logits: FloatArray = results[0]
+        return logits
+
+    def prepare(self, images: Array) -> Callable[[], Any]:
+        """Input and output are bound once; the asynchronous call spares the results' dictionary."""
+        import openvino
+
+        require_images(self._info, images)
+        request = self._request(images.shape).get_compiled_model().create_infer_request()
+        request.set_input_tensor(openvino.Tensor(np.ascontiguousarray(images), shared_memory=True))
+
+        def call() -> None:
+            request.start_async()
+            request.wait()
+
+        return call
+
+    def close(self) -> None:
+        self._requests.clear()
+        self._network = None
+
+    def _request(self, shape: tuple[int, ...]) -> Any:
+        """An inference request of the network compiled for ``shape``; the last few are kept."""
+        import openvino
+
+        if shape in self._requests:
+            self._requests.move_to_end(shape)
+            return self._requests[shape]
+        network = self._network.clone()
+        try:
+            network.reshape(list(shape))
+            compiled = openvino.Core().compile_model(network, "CPU", self._settings)
+        except RuntimeError as error:
+            raise RcompressError(
+                self._path, f"OpenVINO cannot compile it ({_reason(error)})", "build it again"
+            ) from None
+        self._requests[shape] = compiled.create_infer_request()
+        while len(self._requests) > COMPILED_SHAPES_KEPT:
+            self._requests.popitem(last=False)
+        return self._requests[shape]
+
+
+def load(path: Path, options: RunOptions = RunOptions()) -> OpenVinoEngine:
+    """Load an .xml (with its .bin) or an .onnx file.
+
+    Raises:
+        RcompressError: a file is missing, truncated or belongs to another one.
+    """
+    return OpenVinoEngine(path, options)
+
+
+def describe(path: Path) -> ModelSpec | None:
+    """The description inside an .xml, without compiling it; None where it is not ours."""
+    description = _read(path)[1]
+    return None if description is None else parse_description(path, description)
+
+
+def _read(path: Path) -> tuple[Any, str | None, Precision]:
+    """Network, description and precision of an .xml or .onnx file."""
+    import openvino
+
+    require_file(path)
+    if path.suffix == ".xml":
+        require_file(path.with_suffix(".bin"))
+    try:
+        network = openvino.Core().read_model(path)
+    except RuntimeError:
+        raise RcompressError(
+            path, "is truncated or not an OpenVINO model, or its .bin is", "build it again"
+        ) from None
+    if path.suffix == ".onnx":
+        return network, _onnx_description(path), "fp32"
+    if not network.has_rt_info([DESCRIPTION_KEY]):
+        return network, None, "fp32"
+    try:
+        runtime = json.loads(network.get_rt_info([RUNTIME_KEY]).astype(str))
+        precision, expected = runtime["precision"], runtime["bin_sha256"]
+    except (RuntimeError, ValueError, KeyError, TypeError):
+        raise RcompressError(path, "its description is broken", "build it again") from None
+    if sha256_of(path.with_suffix(".bin")) != expected:
+        raise RcompressError(path.with_suffix(".bin"), f"does not belong to {path.name}", "build it again")
+    return network, network.get_rt_info([DESCRIPTION_KEY]).astype(str), precision
+
+
+def _onnx_description(path: Path) -> str | None:
+    from rcompress.artifacts.onnx_file import METADATA_KEY, read_onnx
+
+    return next((p.value for p in read_onnx(path).model.metadata_props if p.key == METADATA_KEY), None)
+
+
+def _settings(threads: int, precision: Precision) -> dict[str, Any]:
+    """Compile settings. Without a precision hint OpenVINO computes FP32 networks in BF16 where the CPU can."""
+    hint = "bf16" if precision == "bf16" else "f16" if precision == "fp16" and _computes("FP16") else "f32"
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": hint,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+    }
+    return settings | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+
+
+def executed_precisions(compiled: Any) -> dict[str, int]:
+    """Convolution and matrix layers of a compiled network, counted by the precision they run in."""
+    counts: Counter[str] = Counter()
+    for operation in compiled.get_runtime_model().get_ordered_ops():
+        told = operation.get_rt_info()
+        if told["layerType"].astype(str) in MATRIX_LAYERS:
+            precision = told["runtimePrecision"].astype(str).lower()
+            counts[PRECISION_NAMES.get(precision, precision.upper())] += 1
+    return dict(counts)
+
+
+def _reason(error: Exception) -> str:
+    """The last line that says something of OpenVINO's long messages."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(error).__name__

@@ -1,0 +1,374 @@
+"""ONNX operators in PyTorch: one function each, differentiable wherever the operator is.
+
+An operator takes the node and its input tensors (None where an optional one is left out) and returns its
+output. Semantics: the ONNX operator specification, default domain, from opset 7 on. Integer tensors that describe
+shapes live on the CPU, so that reading them never waits for a GPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
+
+import onnx
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Inputs = Sequence[Any]  # of Tensor, or None where an optional input is left out
+
+INTEGER_RANGES: dict[int, tuple[int, int]] = {
+    onnx.TensorProto.INT8: (-128, 127),
+    onnx.TensorProto.UINT8: (0, 255),
+    onnx.TensorProto.INT16: (-32768, 32767),
+    onnx.TensorProto.UINT16: (0, 65535),
+    onnx.TensorProto.INT4: (-8, 7),
+    onnx.TensorProto.UINT4: (0, 15),
+}
+TORCH_TYPES: dict[int, torch.dtype] = {
+    onnx.TensorProto.FLOAT: torch.float32,
+    onnx.TensorProto.FLOAT16: torch.float16,
+    onnx.TensorProto.BFLOAT16: torch.bfloat16,
+    onnx.TensorProto.DOUBLE: torch.float64,
+    onnx.TensorProto.INT64: torch.int64,
+    onnx.TensorProto.INT32: torch.int32,
+    onnx.TensorProto.INT8: torch.int8,
+    onnx.TensorProto.UINT8: torch.uint8,
+    onnx.TensorProto.BOOL: torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of a graph, decoded.
+
+    ``element_types`` holds the ONNX element type of each initializer among the inputs, by position: the zero point's
+    type is what says to which range a QuantizeLinear rounds.
+    """
+
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Any]
+    opset: int
+    element_types: dict[int, int] = field(default_factory=dict)
+
+
+Operator = Callable[[Node, Inputs], Any]
+
+
+def _integers(node: Node, inputs: Inputs, position: int, attribute: str) -> list[int] | None:
+    """Integers that older opsets give as an attribute and newer ones as an input."""
+    if len(inputs) > position and inputs[position] is not None:
+        return [int(value) for value in inputs[position].flatten().tolist()]
+    value = node.attributes.get(attribute)
+    return None if value is None else [int(item) for item in value]
+
+
+def _spatial_pads(node: Node, inputs: Tensor, kernel: Sequence[int]) -> list[int]:
+    """Padding of the spatial axes as F.pad wants it: last axis first, (begin, end) each."""
+    rank = len(kernel)
+    strides = node.attributes.get("strides", [1] * rank)
+    dilations = node.attributes.get("dilations", [1] * rank)
+    mode = node.attributes.get("auto_pad", b"NOTSET").decode()
+    pads = node.attributes.get("pads", [0] * 2 * rank)
+    flat: list[int] = []
+    for axis in reversed(range(rank)):
+        if mode in ("SAME_UPPER", "SAME_LOWER"):
+            size = inputs.shape[2 + axis]
+            reach = (kernel[axis] - 1) * dilations[axis] + 1
+            total = max((math.ceil(size / strides[axis]) - 1) * strides[axis] + reach - size, 0)
+            small, large = total // 2, total - total // 2
+            flat += [small, large] if mode == "SAME_UPPER" else [large, small]
+        elif mode == "VALID":
+            flat += [0, 0]
+        else:
+            flat += [pads[axis], pads[axis + rank]]
+    return flat
+
+
+def _conv(node: Node, inputs: Inputs) -> Tensor:
+    images, weight = inputs[0], inputs[1]
+    bias = inputs[2] if len(inputs) > 2 else None
+    rank = weight.dim() - 2
+    strides = node.attributes.get("strides", [1] * rank)
+    dilations = node.attributes.get("dilations", [1] * rank)
+    groups = node.attributes.get("group", 1)
+    flat = _spatial_pads(node, images, weight.shape[2:])
+    begins, ends = flat[0::2][::-1], flat[1::2][::-1]
+    if begins != ends:
+        images, begins = F.pad(images, flat), [0] * rank
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
+    result: Tensor = convolve(images, weight, bias, strides, begins, dilations, groups)
+    return result
+
+
+def _gemm(node: Node, inputs: Inputs) -> Tensor:
+    a = inputs[0].t() if node.attributes.get("transA", 0) else inputs[0]
+    b = inputs[1].t() if node.attributes.get("transB", 0) else inputs[1]
+    product: Tensor = a @ b
+    alpha, beta = node.attributes.get("alpha", 1.0), node.attributes.get("beta", 1.0)
+    product = product if alpha == 1.0 else product * alpha
+    if len(inputs) < 3 or inputs[2] is None:
+        return product
+    return product + (inputs[2] if beta == 1.0 else inputs[2] * beta)
+
+
+def _pool_window(node: Node, images: Tensor) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Kernel, strides, dilations and padding; with ceil_mode the padding at the end grows to fit the last window."""
+    kernel = [int(k) for k in node.attributes["kernel_shape"]]
+    rank = len(kernel)
+    strides = node.attributes.get("strides", [1] * rank)
+    dilations = node.attributes.get("dilations", [1] * rank)
+    flat = _spatial_pads(node, images, kernel)
+    if node.attributes.get("ceil_mode", 0):
+        for axis in range(rank):
+            begin = 2 * (rank - 1 - axis)
+            size = images.shape[2 + axis] + flat[begin] + flat[begin + 1]
+            span = size - ((kernel[axis] - 1) * dilations[axis] + 1)
+            steps = math.ceil(span / strides[axis])
+            if steps * strides[axis] >= images.shape[2 + axis] + flat[begin]:
+                steps -= 1  # a window must begin inside the image or its leading padding
+            flat[begin + 1] += max(steps * strides[axis] - span, 0)
+    return kernel, list(strides), list(dilations), flat
+
+
+def _max_pool(node: Node, inputs: Inputs) -> Tensor:
+    kernel, strides, dilations, flat = _pool_window(node, inputs[0])
+    padded = F.pad(inputs[0], flat, value=-math.inf) if any(flat) else inputs[0]
+    pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(kernel) - 1]
+    result: Tensor = pool(padded, kernel, strides, 0, dilations)
+    return result
+
+
+def _average_pool(node: Node, inputs: Inputs) -> Tensor:
+    images = inputs[0]
+    kernel, strides, _, flat = _pool_window(node, images)
+    pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(kernel) - 1]
+    if not any(flat):
+        result: Tensor = pool(images, kernel, strides)
+        return result
+    summed: Tensor = pool(F.pad(images, flat), kernel, strides)
+    inside = torch.ones_like(images[:1, :1])
+    if node.attributes.get("count_include_pad", 0):
+        # The declared padding counts, what ceil_mode added does not.
+        declared = _spatial_pads(node, images, kernel)
+        inside = F.pad(inside, declared, value=1.0)
+        flat = [grown - given for grown, given in zip(flat, declared, strict=True)]
+    return summed / pool(F.pad(inside, flat), kernel, strides)
+
+
+def _reduce_mean(node: Node, inputs: Inputs) -> Tensor:
+    axes = _integers(node, inputs, 1, "axes")
+    if axes is None and node.attributes.get("noop_with_empty_axes", 0):
+        return inputs[0]  # type: ignore[no-any-return]
+    keep = bool(node.attributes.get("keepdims", 1))
+    result: Tensor = inputs[0].mean(dim=axes or list(range(inputs[0].dim())), keepdim=keep)
+    return result
+
+
+def _reshape(node: Node, inputs: Inputs) -> Tensor:
+    target = [int(size) for size in inputs[1].tolist()]
+    if not node.attributes.get("allowzero", 0):
+        target = [inputs[0].shape[i] if size == 0 else size for i, size in enumerate(target)]
+    return inputs[0].reshape(target)  # type: ignore[no-any-return]
+
+
+def _flatten(node: Node, inputs: Inputs) -> Tensor:
+    axis = node.attributes.get("axis", 1) % (inputs[0].dim() + 1)
+    return inputs[0].reshape(math.prod(inputs[0].shape[:axis]), -1)  # type: ignore[no-any-return]
+
+
+def _squeeze(node: Node, inputs: Inputs) -> Tensor:
+    axes = _integers(node, inputs, 1, "axes")
+    return inputs[0].squeeze() if axes is None else inputs[0].squeeze(axes)  # type: ignore[no-any-return]
+
+
+def _unsqueeze(node: Node, inputs: Inputs) -> Tensor:
+    axes = _integers(node, inputs, 1, "axes") or []
+    result: Tensor = inputs[0]
+    rank = result.dim() + len(axes)
+    for axis in sorted(axis % rank for axis in axes):
+        result = result.unsqueeze(axis)
+    return result
+
+
+def _gather(node: Node, inputs: Inputs) -> Tensor:
+    data, indices = inputs[0], inputs[1].to(inputs[0].device)
+    axis = node.attributes.get("axis", 0) % data.dim()
+    size = data.shape[axis]
+    wrapped = torch.where(indices < 0, indices + size, indices)
+    picked: Tensor = data.index_select(axis, wrapped.flatten())
+    return picked.reshape(*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])
+
+
+def _slice(node: Node, inputs: Inputs) -> Tensor:
+    starts = _integers(node, inputs, 1, "starts") or []
+    ends = _integers(node, inputs, 2, "ends") or []
+    axes = _integers(node, inputs, 3, "axes") or list(range(len(starts)))
+    steps = _integers(node, inputs, 4, "steps") or [1] * len(starts)
+    result: Tensor = inputs[0]
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        size = result.shape[axis]
+        stop = None if step < 0 and end < -size else end
+        positions = list(range(size))[start:stop:step]
+        result = result.index_select(axis, torch.tensor(positions, dtype=torch.int64, device=result.device))
+    return result
+
+
+def _pad(node: Node, inputs: Inputs) -> Tensor:
+    data = inputs[0]
+    pads = _integers(node, inputs, 1, "pads") or []
+    value = node.attributes.get("value", 0.0)
+    if len(inputs) > 2 and inputs[2] is not None:
+        value = inputs[2].item()
+    axes = _integers(node, inputs, 3, "axes") or list(range(data.dim()))
+    flat = [0] * (2 * data.dim())
+    for position, axis in enumerate(axes):
+        place = 2 * (data.dim() - 1 - axis % data.dim())
+        flat[place : place + 2] = [pads[position], pads[position + len(axes)]]
+    mode = node.attributes.get("mode", b"constant").decode()
+    if mode == "constant":
+        return F.pad(data, flat, value=value)
+    while flat and flat[-2:] == [0, 0]:  # reflection and replication take the spatial axes only
+        flat = flat[:-2]
+    return F.pad(data, flat, mode={"reflect": "reflect", "edge": "replicate", "wrap": "circular"}[mode])
+
+
+def _clip(node: Node, inputs: Inputs) -> Tensor:
+    bounds = [inputs[i] if len(inputs) > i else None for i in (1, 2)]
+    low = node.attributes.get("min") if bounds[0] is None else bounds[0]
+    high = node.attributes.get("max") if bounds[1] is None else bounds[1]
+    return inputs[0] if low is None and high is None else inputs[0].clamp(low, high)  # type: ignore[no-any-return]
+
+
+def _softmax(node: Node, inputs: Inputs) -> Tensor:
+    if node.opset >= 13:
+        return F.softmax(inputs[0], dim=node.attributes.get("axis", -1))
+    rows = _flatten(node, inputs)  # before opset 13 the axes from ``axis`` on are one
+    return F.softmax(rows, dim=1).reshape(inputs[0].shape)
+
+
+def _batch_norm(node: Node, inputs: Inputs) -> Tensor:
+    data, scale, bias, mean, variance = inputs[:5]
+    return F.batch_norm(data, mean, variance, scale, bias, eps=node.attributes.get("epsilon", 1e-5))
+
+
+def _layer_norm(node: Node, inputs: Inputs) -> Tensor:
+    axis = node.attributes.get("axis", -1) % inputs[0].dim()
+    bias = inputs[2] if len(inputs) > 2 else None
+    shape = inputs[0].shape[axis:]
+    return F.layer_norm(inputs[0], shape, inputs[1], bias, node.attributes.get("epsilon", 1e-5))
+
+
+def _cast(node: Node, inputs: Inputs) -> Tensor:
+    return inputs[0].to(TORCH_TYPES[node.attributes["to"]])  # type: ignore[no-any-return]
+
+
+def _shape(node: Node, inputs: Inputs) -> Tensor:
+    sizes = list(inputs[0].shape)[node.attributes.get("start", 0) : node.attributes.get("end")]
+    return torch.tensor(sizes, dtype=torch.int64)
+
+
+def _constant_of_shape(node: Node, inputs: Inputs) -> Tensor:
+    value = node.attributes.get("value", torch.zeros(1))
+    return torch.full([int(size) for size in inputs[0].tolist()], value.item(), dtype=value.dtype)
+
+
+def _div(node: Node, inputs: Inputs) -> Tensor:
+    if inputs[0].is_floating_point():
+        return inputs[0] / inputs[1]  # type: ignore[no-any-return]
+    return torch.div(inputs[0], inputs[1], rounding_mode="trunc")
+
+
+def _along(axis: int, values: Tensor, data: Tensor) -> Tensor:
+    """A per-channel vector shaped to broadcast over ``data`` along ``axis``; a scalar as it is."""
+    if values.numel() == 1:
+        return values.reshape(())
+    shape = [1] * data.dim()
+    shape[axis % data.dim()] = -1
+    return values.reshape(shape)
+
+
+def _quantize(node: Node, inputs: Inputs) -> Tensor:
+    """Whole numbers in a float tensor: round half to even, saturate; gradients pass the rounding unchanged."""
+    data, axis = inputs[0], node.attributes.get("axis", 1)
+    declared = node.attributes.get("output_dtype") or onnx.TensorProto.UINT8
+    low, high = INTEGER_RANGES[node.element_types.get(2, declared)]
+    scaled = data / _along(axis, inputs[1], data)
+    rounded = scaled + (scaled.round() - scaled).detach()  # exact in floating point
+    if len(inputs) > 2 and inputs[2] is not None:
+        rounded = rounded + _along(axis, inputs[2].to(data.dtype), data)
+    return rounded.clamp(low, high)
+
+
+def _dequantize(node: Node, inputs: Inputs) -> Tensor:
+    data, scale, axis = inputs[0].to(inputs[1].dtype), inputs[1], node.attributes.get("axis", 1)
+    if len(inputs) > 2 and inputs[2] is not None:
+        data = data - _along(axis, inputs[2].to(scale.dtype), data)
+    result: Tensor = data * _along(axis, scale, data)
+    return result
+
+
+OPERATORS: dict[str, Operator] = {
+    "Abs": lambda _, x: x[0].abs(),
+    "Add": lambda _, x: x[0] + x[1],
+    "AveragePool": _average_pool,
+    "BatchNormalization": _batch_norm,
+    "Cast": _cast,
+    "Clip": _clip,
+    "Concat": lambda node, x: torch.cat(list(x), dim=node.attributes["axis"]),
+    "Constant": lambda node, x: node.attributes["value"],
+    "ConstantOfShape": _constant_of_shape,
+    "Conv": _conv,
+    "DequantizeLinear": _dequantize,
+    "Div": _div,
+    "Dropout": lambda _, x: x[0],
+    "Elu": lambda node, x: F.elu(x[0], node.attributes.get("alpha", 1.0)),
+    "Erf": lambda _, x: torch.erf(x[0]),
+    "Exp": lambda _, x: torch.exp(x[0]),
+    "Expand": lambda _, x: x[0] * torch.ones(x[1].tolist(), dtype=x[0].dtype, device=x[0].device),
+    "Flatten": _flatten,
+    "Gather": _gather,
+    "Gelu": lambda node, x: F.gelu(x[0], approximate=node.attributes.get("approximate", b"none").decode()),
+    "Gemm": _gemm,
+    "GlobalAveragePool": lambda _, x: x[0].mean(dim=list(range(2, x[0].dim())), keepdim=True),
+    "GlobalMaxPool": lambda _, x: x[0].amax(dim=list(range(2, x[0].dim())), keepdim=True),
+    "HardSigmoid": lambda node, x: (
+        x[0] * node.attributes.get("alpha", 0.2) + node.attributes.get("beta", 0.5)
+    ).clamp(0, 1),
+    "HardSwish": lambda _, x: F.hardswish(x[0]),
+    "Identity": lambda _, x: x[0],
+    "LayerNormalization": _layer_norm,
+    "LeakyRelu": lambda node, x: F.leaky_relu(x[0], node.attributes.get("alpha", 0.01)),
+    "LogSoftmax": lambda node, x: torch.log(_softmax(node, x)),
+    "MatMul": lambda _, x: x[0] @ x[1],
+    "Max": lambda _, x: reduce(torch.maximum, x),
+    "MaxPool": _max_pool,
+    "Min": lambda _, x: reduce(torch.minimum, x),
+    "Mul": lambda _, x: x[0] * x[1],
+    "Neg": lambda _, x: -x[0],
+    "PRelu": lambda _, x: torch.where(x[0] < 0, x[0] * x[1], x[0]),
+    "Pad": _pad,
+    "Pow": lambda _, x: x[0] ** x[1],
+    "QuantizeLinear": _quantize,
+    "Range": lambda _, x: torch.arange(x[0].item(), x[1].item(), x[2].item(), dtype=x[0].dtype),
+    "ReduceMean": _reduce_mean,
+    "Relu": lambda _, x: F.relu(x[0]),
+    "Reshape": _reshape,
+    "Shape": _shape,
+    "Sigmoid": lambda _, x: torch.sigmoid(x[0]),
+    "Slice": _slice,
+    "Softmax": _softmax,
+    "Sqrt": lambda _, x: torch.sqrt(x[0]),
+    "Squeeze": _squeeze,
+    "Sub": lambda _, x: x[0] - x[1],
+    "Tanh": lambda _, x: torch.tanh(x[0]),
+    "Transpose": lambda node, x: x[0].permute(node.attributes.get("perm", list(reversed(range(x[0].dim()))))),
+    "Unsqueeze": _unsqueeze,
+    "Where": lambda _, x: torch.where(x[0], x[1], x[2]),
+}
