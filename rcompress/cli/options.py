@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 Source = Annotated[Path, typer.Argument(help="The model file to read.", show_default=False)]
 OutputPath = Annotated[
-    Path | None, typer.Option("-o", "--output", help="File to write (default: derived from the source's name).")
+    Path | None,
+    typer.Option("-o", "--output", help="File to write (default: derived from the source's name)."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no prose.")]
@@ -19,6 +20,10 @@ Device = Annotated[
 ]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: all cores.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images per batch.")]
+RunBackend = Annotated[
+    Literal["torch", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"] | None,
+    typer.Option("--backend", help="Runtime, where several run the file (default: by its suffix)."),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(
@@ -37,5 +42,7 @@ Dataset = Annotated[
 ]
 ArchCode = Annotated[
     str | None,
-    typer.Option("--arch", help="Your own architecture, package.module:callable, where the file was built by one."),
+    typer.Option(
+        "--arch", help="Your own architecture, package.module:callable, where the file was built by one."
+    ),
 ]

@@ -63,9 +63,9 @@ class Latency:
             "latency_mean_ms_std": _spread(means),
             "throughput_images_per_s": statistics.fmean(rates),
             "throughput_images_per_s_std": _spread(rates),
-            "speedup": statistics.median(self.speedups),
-            "speedup_low": min(self.speedups),
-            "speedup_high": max(self.speedups),
+            "latency_speedup": statistics.median(self.speedups),
+            "latency_speedup_low": min(self.speedups),
+            "latency_speedup_high": max(self.speedups),
         }
 
 

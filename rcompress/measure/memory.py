@@ -23,15 +23,17 @@ from rcompress.errors import RcompressError
 Work = Callable[..., Iterator[None]]
 
 
-def peak_memory_bytes(work: str, arguments: list[Any], device: str = "cpu") -> int:
+def peak_memory_bytes(work: str, arguments: list[Any], device: str = "cpu") -> list[int]:
     """Growth of the resident memory (or of the GPU's used memory) while ``work`` runs in a fresh process.
 
     Args:
-        work: ``package.module:function`` of a generator function, which yields once when its libraries are
-            imported, works, and yields again with everything still held: the growth is from yield to yield,
-            its peak on the CPU, what is held at the end on a GPU.
+        work: ``package.module:function`` of a generator function. It yields once when its libraries are
+            imported, then after each stage of its work, the stages growing, with everything still held.
         arguments: what the function is called with: primitives.
         device: ``cpu`` or ``cuda``/``cuda:N``.
+
+    Returns:
+        For each stage the growth since the first yield: on the CPU its peak, on a GPU what is held then.
 
     Raises:
         RcompressError: the process failed.
@@ -41,21 +43,19 @@ def peak_memory_bytes(work: str, arguments: list[Any], device: str = "cpu") -> i
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise RcompressError(work, f"its memory cannot be measured ({reason})", "run it by itself to see why")
-    return int(done.stdout.strip().splitlines()[-1])
+    return [int(growth) for growth in json.loads(done.stdout.strip().splitlines()[-1])]
 
 
-def run_and_watch(work: Work, arguments: list[Any], device: str) -> int:
+def run_and_watch(work: Work, arguments: list[Any], device: str) -> list[int]:
     """Run ``work`` in this process; its memory growth in bytes, as `peak_memory_bytes` defines it."""
     stages = work(*arguments)
     next(stages)
     if device.startswith("cuda"):
         before = _gpu_used_bytes(device)
-        next(stages)
-        return max(0, _gpu_used_bytes(device) - before)
+        return [max(0, _gpu_used_bytes(device) - before) for _ in stages]
     _forget_peak()
-    before = psutil.Process().memory_info().rss
-    next(stages)
-    return max(0, peak_rss_bytes() - int(before))
+    before = int(psutil.Process().memory_info().rss)
+    return [max(0, peak_rss_bytes() - before) for _ in stages]
 
 
 def peak_rss_bytes() -> int:
@@ -92,7 +92,7 @@ def _main() -> None:
     name, arguments, device = sys.argv[1:]
     module, _, function = name.partition(":")
     work: Work = getattr(import_module(module), function)
-    print(run_and_watch(work, json.loads(arguments), device))
+    print(json.dumps(run_and_watch(work, json.loads(arguments), device)))
 
 
 if __name__ == "__main__":

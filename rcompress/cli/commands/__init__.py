@@ -8,6 +8,7 @@ import typer
 
 COMMANDS = (
     "train",
+    "bench",
 )
 
 
