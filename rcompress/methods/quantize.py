@@ -1,0 +1,164 @@
+"""Post-training quantization of an ONNX classifier to INT8: weights and activations, symmetric, explicit Q/DQ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import onnx
+import torch
+from torch import Tensor
+
+from rcompress.engines.graph_io import graph_input, shape_of
+from rcompress.engines.torch_graph import TorchGraph
+from rcompress.errors import RcompressError
+from rcompress.methods.calibration import CalibrationMethod, Range, collect_ranges, make_observer
+from rcompress.methods.graph_prepare import prepare_graph
+from rcompress.methods.placement import Placement, Profile, place
+from rcompress.methods.qdq import SIGNED_LEVELS, UNSIGNED_LEVELS, insert_qdq
+from rcompress.progress import SILENT, Progress
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """How to quantize.
+
+    Attributes:
+        profile: the target's habits, see `placement.place`.
+        method: how activation thresholds are chosen.
+        percentile: for the method of that name, in percent of all magnitudes.
+        per_channel: one weight scale for each output channel; else one for each layer.
+        device: where calibration runs.
+    """
+
+    profile: Profile = "cpu"
+    method: CalibrationMethod = "minmax"
+    percentile: float = 99.99
+    per_channel: bool = True
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class QuantizationReport:
+    """What was quantized.
+
+    Attributes:
+        convolutions, matrices: layers that got INT8 operands, of ``all_convolutions`` and ``all_matrices``.
+        activations: quantized activation tensors.
+        images: calibration images seen; 0 where ranges were given.
+        fixed_batch: the batch size that is built into the graph, None where it is free.
+    """
+
+    convolutions: int
+    all_convolutions: int
+    matrices: int
+    all_matrices: int
+    activations: int
+    images: int
+    fixed_batch: int | None
+
+
+@dataclass(frozen=True)
+class QuantizationPlan:
+    """A graph made ready, and what is to be quantized in it."""
+
+    model: onnx.ModelProto
+    placement: Placement
+    options: QuantizeOptions = field(default_factory=QuantizeOptions)
+
+
+@dataclass(frozen=True)
+class QuantizedGraph:
+    """The outcome: a graph with Q/DQ, the ranges it was made with, and what was done."""
+
+    model: onnx.ModelProto
+    ranges: dict[str, Range]
+    report: QuantizationReport
+
+
+def plan_quantization(
+    model: onnx.ModelProto, options: QuantizeOptions = QuantizeOptions(), subject: str = "the graph"
+) -> QuantizationPlan:
+    """Prepare ``model`` (see `prepare_graph`) and decide what to quantize.
+
+    Raises:
+        RcompressError: it cannot be prepared, or has no layer with constant weights.
+    """
+    prepared = prepare_graph(model, subject)
+    placement = place(prepared, options.profile)
+    if not placement.weights:
+        raise RcompressError(subject, "has no convolution or matrix product to quantize", "give another graph")
+    return QuantizationPlan(prepared, placement, options)
+
+
+def calibrate(
+    plan: QuantizationPlan, batches: Iterable[Tensor], total: int, progress: Progress = SILENT
+) -> tuple[dict[str, Range], int]:
+    """Run images through the graph and find the range of every tensor to be quantized.
+
+    Args:
+        batches: network inputs (N, C, H, W) float32, normalised, or (N, H, W, C) uint8 where the graph does that.
+        total: images to expect.
+
+    Returns:
+        Ranges by tensor name, and the number of images seen.
+
+    Raises:
+        RcompressError: no images, or a tensor is not finite.
+    """
+    options = plan.options
+    graph = TorchGraph(plan.model).to(options.device)
+    observers = {
+        name: make_observer(options.method, UNSIGNED_LEVELS if unsigned else SIGNED_LEVELS, options.percentile)
+        for name, unsigned in plan.placement.activations.items()
+    }
+    fixed = shape_of(graph_input(plan.model))[0]
+    moved = (images.to(options.device) for images in _rebatched(batches, fixed))
+    ranges, seen = collect_ranges(graph, observers, moved, total, progress)
+    if seen == 0:
+        raise RcompressError("calibration", "saw no images", "give more with --calib-images")
+    for name, found in ranges.items():
+        if not math.isfinite(found.minimum + found.maximum + found.threshold):
+            raise RcompressError(name, "is not finite on the calibration images", "check the model's weights")
+    return ranges, seen
+
+
+def quantize_planned(plan: QuantizationPlan, ranges: dict[str, Range], images: int = 0) -> QuantizedGraph:
+    """Write Q/DQ into the planned graph with ``ranges``, from `calibrate` or from a cache."""
+    placement = plan.placement
+    operators = [node.op_type for node in plan.model.graph.node]
+    report = QuantizationReport(
+        convolutions=placement.convolutions,
+        all_convolutions=operators.count("Conv"),
+        matrices=placement.matrices,
+        all_matrices=operators.count("Gemm") + operators.count("MatMul"),
+        activations=len(placement.activations),
+        images=images,
+        fixed_batch=shape_of(graph_input(plan.model))[0],
+    )
+    quantized = insert_qdq(plan.model, placement, ranges, plan.options.per_channel)
+    return QuantizedGraph(quantized, ranges, report)
+
+
+def quantize_onnx(
+    model: onnx.ModelProto,
+    batches: Iterable[Tensor],
+    total: int,
+    options: QuantizeOptions = QuantizeOptions(),
+    progress: Progress = SILENT,
+    subject: str = "the graph",
+) -> QuantizedGraph:
+    """Plan, calibrate and quantize in one go; see those functions for arguments and errors."""
+    plan = plan_quantization(model, options, subject)
+    ranges, seen = calibrate(plan, batches, total, progress)
+    return quantize_planned(plan, ranges, seen)
+
+
+def _rebatched(batches: Iterable[Tensor], size: int | None) -> Iterator[Tensor]:
+    """``batches`` as they are, or cut into exactly ``size`` images, an incomplete rest left out."""
+    if size is None:
+        yield from batches
+        return
+    for images in batches:
+        yield from (part for part in torch.split(images, size) if len(part) == size)
