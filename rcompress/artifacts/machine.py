@@ -22,6 +22,7 @@ REPORTED_FEATURES = (
     "amx_bf16",
     "asimd",
     "asimddp",
+    "asimdhp",
     "i8mm",
     "bf16",
     "sve",

@@ -8,12 +8,21 @@ import typer
 
 COMMANDS = (
     "train",
+    "import",
+    "prune",
+    "export",
+    "eval",
     "bench",
+    "predict",
+    "inspect",
+    "doctor",
 )
+
+MODULES = {"import": "import_", "build-engine": "build_engine"}  # where the name is no identifier
 
 
 def register(app: typer.Typer) -> None:
     """Add every subcommand to ``app``; their modules import nothing heavy before they run."""
     for name in COMMANDS:
-        module = import_module(f"rcompress.cli.commands.{name.replace('-', '_')}")
+        module = import_module(f"rcompress.cli.commands.{MODULES.get(name, name)}")
         app.command(name)(module.command)
