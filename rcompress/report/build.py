@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from rcompress.artifacts.records import Record, find_record_files, read_records
 from rcompress.errors import RcompressError
 from rcompress.report.compare import baseline_name, with_deltas
-from rcompress.report.frame import frame_from_records
+from rcompress.report.frame import frame_from_records, repeated
 from rcompress.report.lineage import Step, histories
 from rcompress.report.text import printable
 
@@ -39,6 +40,17 @@ class Report:
     notes: list[str]
     machines: list[str]
     versions: dict[str, list[str]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Primitives for JSON; figures in the records' units."""
+        return {
+            "title": self.title,
+            "baseline": self.baseline,
+            "rows": self.frame.to_dicts(),
+            "notes": self.notes,
+            "machines": self.machines,
+            "versions": self.versions,
+        }
 
 
 def build_report(records: Sequence[Record], baseline: str | None = None, title: str = TITLE) -> Report:
@@ -79,10 +91,21 @@ def read_sources(sources: Iterable[Path]) -> tuple[list[Record], list[Path], lis
     return [record for path in files for record in read_records(path)], files, skipped
 
 
-def _notes(records: Iterable[Record]) -> list[str]:
-    return _distinct(
-        f"{printable(record.artifact)}: {printable(note)}" for record in records for note in record.notes
-    )
+def _notes(records: Sequence[Record]) -> list[str]:
+    """Each note once, with the artifacts it is about unless it is about all."""
+    about: dict[str, list[str]] = {}
+    for record in records:
+        for note in record.notes:
+            about.setdefault(str(printable(note)), []).append(str(printable(record.artifact)))
+    everything = {str(printable(record.artifact)) for record in records}
+    notes = [
+        note if set(names) == everything else f"{', '.join(dict.fromkeys(names))}: {note}"
+        for note, names in about.items()
+    ]
+    return notes + [
+        f"{name}: measured more than once under the same conditions; the record read last counts"
+        for name in repeated(records)
+    ]
 
 
 def _machine(record: Record) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -67,6 +68,17 @@ def frame_from_records(records: Sequence[Record]) -> pl.DataFrame:
     keys = ["artifact", "sha256", "backend", "precision", *SPEED_KEYS, *ACCURACY_KEYS]
     frame = frame.with_columns(missing)
     return frame.select(*keys, pl.exclude(*keys, "lineage"), "lineage")
+
+
+def repeated(records: Iterable[Record]) -> list[str]:
+    """Artifacts that several ``eval`` or ``bench`` records measured under the same conditions."""
+    schema = RUN_KEYS | SPEED_KEYS | ACCURACY_KEYS
+    measured = Counter(
+        (_name(record), record.kind, *_conditions(record, schema).values())
+        for record in records
+        if record.kind in ("eval", "bench")
+    )
+    return list(dict.fromkeys(name for (name, *_), count in measured.items() if count > 1))
 
 
 def _artifacts(records: Sequence[Record]) -> pl.DataFrame:

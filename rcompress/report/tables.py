@@ -16,7 +16,7 @@ MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|#~$&])")
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its header with the unit, the frame's column it sorts by, and how a row's cell is written."""
+    """One column: its header with the unit, the frame's column it sorts by, how a cell is written."""
 
     header: str
     key: str
@@ -172,14 +172,14 @@ def _caption(report: Report, rows: Sequence[Row]) -> str:
         one["device"],
         threads and f"{threads} thread{'' if threads == '1' else 's'}",
         batch and f"batch {batch}",
-        one["transfers"] and f"transfers {one['transfers']}",
+        one["transfers"] not in (None, "none") and f"transfers {one['transfers']}",
     ]
     parts = [f"Baseline: {report.baseline}", *_part("accuracy on", accuracy), *_part("speed on", speed)]
     return "; ".join(parts) + "."
 
 
-def _part(lead: str, words: Sequence[str | None]) -> list[str]:
-    said = [word for word in words if word]
+def _part(lead: str, words: Sequence[str | bool | None]) -> list[str]:
+    said = [str(word) for word in words if word]
     return [f"{lead} {', '.join(said)}"] if said else []
 
 

@@ -16,6 +16,7 @@ COMMANDS = (
     "predict",
     "inspect",
     "doctor",
+    "report",
 )
 
 MODULES = {"import": "import_", "build-engine": "build_engine"}  # where the name is no identifier

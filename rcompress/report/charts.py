@@ -1,0 +1,242 @@
+"""Vega charts: points with their Pareto front, and bars; one specification for the page, one picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from rcompress.report.frame import Row
+from rcompress.report.labels import placed
+from rcompress.report.points import Measure, on_front
+from rcompress.report.text import significant
+
+Spec = dict[str, Any]
+PICTURE_WIDTH, HEIGHT, SCALE = 640, 360, 2
+BAR_STEP, BAR_HEIGHT = 28, 16
+LOG_FROM = 20
+FONT = "Liberation Sans, Helvetica Neue, Arial, sans-serif"
+COLOURS = {
+    "torch": "#e4572e",
+    "onnxruntime": "#2f80ed",
+    "openvino": "#8e5bd9",
+    "tensorrt": "#5a9e1f",
+    "tensorrt-rtx": "#0f9d8a",
+}
+OTHER_COLOUR = "#7b8794"
+ANCHORS = ["right", "left", "top", "bottom", "top-right", "bottom-right", "top-left", "bottom-left"]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A measure with the range that it spans on paper."""
+
+    measure: Measure
+    low: float
+    high: float
+    logarithmic: bool
+
+    @property
+    def scale(self) -> alt.Scale:
+        """The same for Vega-Lite."""
+        return alt.Scale(
+            domain=[self.low, self.high], type="log" if self.logarithmic else "linear", nice=False
+        )
+
+    def share(self, value: float) -> float:
+        """Where ``value`` lies between the ends, 0 to 1."""
+        if self.logarithmic:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+
+def scatter(rows: Sequence[Row], x: Measure, y: Measure) -> alt.LayerChart:
+    """Points labelled with the artifact, the Pareto front filled and joined by a dashed staircase."""
+    points = [_point(row, x, y, front) for row, front in zip(rows, on_front(rows, x, y), strict=True)]
+    across, up = _axis(points, x, "x"), _axis(points, y, "y")
+    _label(points, across, up)
+    base = alt.Chart().encode(
+        x=alt.X("x:Q", title=x.label, scale=across.scale).axis(grid=False),
+        y=alt.Y("y:Q", title=y.label, scale=up.scale),
+    )
+    front = base.transform_filter("datum.front").mark_line(interpolate="step-after", strokeDash=[5, 4])
+    interval = base.mark_rule(clip=True).encode(
+        y="low:Q", y2="high:Q", stroke=alt.Stroke("backend:N").scale(_backends(points))
+    )
+    layers = [
+        front.encode(color=alt.value(OTHER_COLOUR)),
+        *([interval] if any("low" in point for point in points) else []),
+        _dots(base, points).properties(name="dots"),
+        _names(base).properties(name="names"),
+    ]
+    return _layered(points, layers)
+
+
+def bars(rows: Sequence[Row], measure: Measure, until: str) -> alt.LayerChart:
+    """One bar per row in the rows' order; a thin line goes on to the column ``until`` where there is one."""
+    points = [_bar(row, measure, until) for row in rows]
+    names = alt.Y("label:N", title=None, sort=[point["label"] for point in points])
+    base = alt.Chart().encode(
+        y=names.axis(labelLimit=170, ticks=False, domain=False),
+        x=alt.X("x:Q", title=measure.label, scale=_axis(points, measure, "until").scale),
+    )
+    bar = base.mark_bar(height=BAR_HEIGHT, cornerRadiusEnd=2)
+    layers = [
+        bar.encode(fill=alt.Fill("backend:N").scale(_backends(points)), tooltip=_tooltip(points)),
+        base.mark_rule(color=OTHER_COLOUR, strokeWidth=1.5).encode(x="x:Q", x2="until:Q"),
+        base.mark_text(align="left", dx=5).encode(x="until:Q", text="shown:N"),
+    ]
+    return _layered(points, layers)
+
+
+def page_spec(chart: alt.LayerChart, height: int = HEIGHT) -> Spec:
+    """The Vega specification for a page: as wide as its element, names placed by the browser.
+
+    There the width is not known in advance, so the names are handed to Vega's label transform (Vega-Lite has
+    no word for it), which moves them apart and hides those that find no room.
+    """
+    fit = alt.AutoSizeParams(type="fit-x", contains="padding")
+    spec = _vega(chart.properties(width="container", height=height, background="transparent", autosize=fit))
+    for mark in spec["marks"]:
+        if mark.get("name") == "names_marks":
+            _place_in_browser(mark)
+    return spec
+
+
+def picture(chart: alt.LayerChart, title: str, subtitle: Sequence[str], height: int = HEIGHT) -> bytes:
+    """The chart as a PNG on white, with its title and what it compares."""
+    heading = alt.TitleParams(title, subtitle=list(subtitle), anchor="start", frame="bounds", offset=14)
+    sized = chart.properties(
+        width=PICTURE_WIDTH, height=height, background="white", padding=14, title=heading
+    )
+    png: bytes = vl_convert.vega_to_png(_vega(sized), scale=SCALE)
+    return png
+
+
+def _vega(chart: alt.LayerChart) -> Spec:
+    styled = (
+        chart.configure(font=FONT)
+        .configure_axis(
+            labelFontSize=12,
+            titleFontSize=12.5,
+            titleFontWeight=500,
+            titlePadding=8,
+            gridColor="#e3e7eb",
+            domainColor="#aab4be",
+            tickColor="#aab4be",
+            labelOverlap=True,
+        )
+        .configure_view(stroke=None)
+        .configure_legend(orient="top", title=None, labelFontSize=12, symbolStrokeWidth=0, offset=10)
+        .configure_text(fontSize=11.5, color="#3b4650")
+        .configure_title(fontSize=17, subtitleFontSize=12.5, subtitlePadding=5, subtitleColor="#5b6670")
+    )
+    spec: Spec = vl_convert.vegalite_to_vega(styled.to_dict())
+    return spec
+
+
+def _layered(points: Sequence[Row], layers: Sequence[alt.Chart]) -> alt.LayerChart:
+    chart = alt.layer(*layers, data=alt.InlineData(points))
+    assert isinstance(chart, alt.LayerChart)  # a FacetChart only where a layer is faceted
+    return chart
+
+
+def _dots(base: alt.Chart, points: Sequence[Row]) -> alt.Chart:
+    front = alt.when("datum.front").then(alt.value(1)).otherwise(alt.value(0.15))
+    dots: alt.Chart = base.mark_point(size=90, strokeWidth=1.6, opacity=1).encode(
+        stroke=alt.Stroke("backend:N").scale(_backends(points)),
+        fill=alt.Fill("backend:N").scale(_backends(points)),
+        fillOpacity=front,
+        tooltip=_tooltip(points),
+    )
+    return dots
+
+
+def _names(base: alt.Chart) -> alt.Chart:
+    align, baseline, dx, dy = (alt.ExprRef(f"datum.{key}") for key in ("align", "baseline", "dx", "dy"))
+    text = base.mark_text(tooltip=None, align=align, baseline=baseline, dx=dx, dy=dy)
+    names: alt.Chart = text.encode(text="label:N")
+    return names
+
+
+def _place_in_browser(names: Spec) -> None:
+    names["from"] = {"data": "dots_marks"}
+    names["encode"] = {"enter": {"text": {"field": "datum.artifact"}, "fontSize": {"value": 11.5}}}
+    names["interactive"] = False
+    offsets = [4] * 4 + [1] * 4
+    size = {"signal": "[width, height]"}
+    names["transform"] = [{"type": "label", "size": size, "anchor": ANCHORS, "offset": offsets}]
+
+
+def _point(row: Row, x: Measure, y: Measure, front: bool) -> Row:
+    point = {"x": row[x.key] / x.unit, "y": row[y.key] / y.unit, "front": front, **_named(row, x, y)}
+    low, high = row.get(f"{y.key}_low"), row.get(f"{y.key}_high")
+    if low is not None and high is not None:
+        point |= {"low": low / y.unit, "high": high / y.unit}
+    return point
+
+
+def _label(points: Sequence[Row], across: Axis, up: Axis) -> None:
+    """Give every point its name's place in a picture; a name without room is left out there."""
+
+    def pixel(x: float, y: float) -> tuple[float, float]:
+        return across.share(x) * PICTURE_WIDTH, (1 - up.share(y)) * HEIGHT
+
+    pixels = [pixel(point["x"], point["y"]) for point in points]
+    intervals = [(*pixel(p["x"], p["high"]), *pixel(p["x"], p["low"])) for p in points if "low" in p]
+    front = sorted(place for place, point in zip(pixels, points, strict=True) if point["front"])
+    lines = [*intervals, *_staircase(front)]
+    names = [point["artifact"] for point in points]
+    places = placed(pixels, names, (PICTURE_WIDTH, HEIGHT), lines)
+    for point, place in zip(points, places, strict=True):
+        point |= {"label": ""} if place is None else {"label": point["artifact"], **vars(place)}
+
+
+def _staircase(front: Sequence[tuple[float, float]]) -> list[tuple[float, float, float, float]]:
+    """The lines between neighbours: first across, then up, as ``step-after`` draws them."""
+    boxes = []
+    for (x, y), (next_x, next_y) in pairwise(front):
+        boxes += [(x, y, next_x, y), (next_x, min(y, next_y), next_x, max(y, next_y))]
+    return boxes
+
+
+def _bar(row: Row, measure: Measure, until: str) -> Row:
+    value, end = row[measure.key] / measure.unit, (row.get(until) or row[measure.key]) / measure.unit
+    named = _named(row, measure)
+    return {"x": value, "until": end, "label": row["artifact"], "shown": named[measure.label], **named}
+
+
+def _named(row: Row, *measures: Measure) -> Row:
+    figures = {
+        measure.label: significant(row[measure.key] / measure.unit, measure.digits) for measure in measures
+    }
+    return {"artifact": row["artifact"], "backend": row["backend"] or "unknown", **figures}
+
+
+def _tooltip(points: Sequence[Row]) -> list[alt.Tooltip]:
+    hidden = {"x", "y", "low", "high", "front", "label", "shown", "until", "align", "baseline", "dx", "dy"}
+    return [alt.Tooltip(field=name, type="nominal", title=name) for name in points[0] if name not in hidden]
+
+
+def _axis(points: Sequence[Row], measure: Measure, name: str) -> Axis:
+    keys = (name, "low", "high") if name == "y" else (name,)
+    values = [point[key] for point in points for key in keys if key in point]
+    low, high = min(values), max(values)
+    if measure.key.endswith("_percent"):
+        margin = max((high - low) * 0.12, 0.25)
+        return Axis(measure, max(0.0, low - margin), min(100.0 + margin / 2, high + margin), False)
+    if high / low >= LOG_FROM:
+        return Axis(measure, low / 1.6, high * 1.6, True)
+    return Axis(measure, 0.0, high * 1.12, False)
+
+
+def _backends(points: Sequence[Row]) -> alt.Scale:
+    """A backend has the same colour in every chart; unknown ones share grey."""
+    present = list(dict.fromkeys(point["backend"] for point in points))
+    names = [name for name in COLOURS if name in present] + [name for name in present if name not in COLOURS]
+    return alt.Scale(domain=names, range=[COLOURS.get(name, OTHER_COLOUR) for name in names])

@@ -1,0 +1,147 @@
+"""One HTML page that needs nothing but itself: no network, no server, a strict content security policy."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.resources import files
+from string import Template
+
+import vl_convert
+
+from rcompress.report.build import Report
+from rcompress.report.lineage import Step, command_text
+from rcompress.report.plots import Plot
+from rcompress.report.tables import Column, Table, table_of
+from rcompress.report.text import printable, significant
+
+SIGNED = ("top1_difference_points",)
+
+
+def page(report: Report, plots: Sequence[Plot], missing: Sequence[str]) -> str:
+    """The page as text.
+
+    Everything that comes from records is escaped, and the policy in its head lets no script or style run but
+    the page's own (by their hashes) and no request leave. Without scripts the table and all histories show.
+    """
+    table = table_of(report)
+    style, script = _asset("page.css"), _asset("page.js")
+    scripts = (
+        [_without_carriage_returns(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")), script]
+        if plots
+        else [script]
+    )
+    return Template(_asset("page.html")).substitute(
+        policy=_policy(scripts, style),
+        style=style,
+        title=escape(report.title),
+        caption=escape(table.caption),
+        machines=_items(f"Measured on {machine}" for machine in report.machines),
+        head="".join(_header(column) for column in table.columns),
+        rows="\n".join(_row(report, table, index) for index in range(len(table.rows))),
+        footnotes=_items(table.footnotes),
+        figures="\n".join(_figure(plot) for plot in plots),
+        missing="".join(f'<p class="missing">{escape(sentence)}</p>' for sentence in missing),
+        versions=escape(_versions(report)),
+        specs=_json({plot.name: plot.spec for plot in plots}),
+        scripts="\n".join(f"<script>{script}</script>" for script in scripts),
+    )
+
+
+def _asset(name: str) -> str:
+    return _without_carriage_returns(files("rcompress.report").joinpath("assets", name).read_text("utf-8"))
+
+
+def _without_carriage_returns(text: str) -> str:
+    """A browser hashes what it parsed, and parsing turns them into line feeds."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _policy(scripts: Iterable[str], style: str) -> str:
+    allowed = " ".join(_hash(script) for script in scripts)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src {_hash(style)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _json(content: object) -> str:
+    """JSON that cannot end the script element it stands in."""
+    return json.dumps(content).replace("<", "\\u003c")
+
+
+def _items(texts: Iterable[str]) -> str:
+    return "".join(f"<li>{escape(text)}</li>" for text in texts)
+
+
+def _header(column: Column) -> str:
+    name, bracket, unit = column.header.partition(" (")
+    small = f"<small>{escape(bracket.strip() + unit)}</small>" if unit else ""
+    kind = ' class="text"' if column.text else ""
+    return f'<th scope="col"{kind}><button type="button">{escape(name)}{small}</button></th>'
+
+
+def _row(report: Report, table: Table, index: int) -> str:
+    row, cells = table.rows[index], table.cells[index]
+    shown = [_cell(column, row[column.key], cell) for column, cell in zip(table.columns, cells, strict=True)]
+    tag = '<span class="tag">baseline</span>' if row["artifact"] == report.baseline else ""
+    name = f'<button type="button" aria-expanded="false">{escape(row["artifact"])}</button>{tag}'
+    first = f'<td class="text name" data-sort="{escape(row["artifact"])}">{name}</td>'
+    steps = _history(row["sha256"], report.histories.get(row["sha256"], []))
+    return (
+        f'<tbody class="row"><tr>{first}{"".join(shown[1:])}</tr>'
+        f'<tr class="history"><td colspan="{len(cells)}">{steps}</td></tr></tbody>'
+    )
+
+
+def _cell(column: Column, value: float | str | None, text: str) -> str:
+    """A cell; the spread behind a figure is set smaller, a gain or loss of accuracy in its colour."""
+    figure, space, spread = text.partition(" ")
+    shown = escape(text)
+    if spread and not column.text:
+        shown = f'{escape(figure)}{space}<small class="spread">{escape(spread)}</small>'
+    kinds = ["text"] if column.text else []
+    if column.key in SIGNED and isinstance(value, float) and text.startswith(("-", "+")):
+        kinds.append("gain" if value > 0 else "loss")
+    sort = "" if value is None else escape(str(value))
+    return f'<td class="{" ".join(kinds)}" data-sort="{sort}">{shown}</td>'
+
+
+def _history(sha256: str, steps: Sequence[Step]) -> str:
+    lines = "".join(f"<li>{_step(step)}</li>" for step in steps)
+    told = f"<ol>{lines}</ol>" if steps else "<p>Its file tells no history.</p>"
+    return f'<div class="steps">{told}<small>SHA-256 {escape(sha256)}</small></div>'
+
+
+def _step(step: Step) -> str:
+    command = escape(str(printable(f"rcompress {command_text(step)}")))
+    metrics, notes = step.get("metrics"), step.get("notes")
+    figures = [
+        f"{name} {significant(value, 4)}"
+        for name, value in (metrics.items() if isinstance(metrics, dict) else ())
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    details = [str(step.get("created") or ""), *figures, *(notes if isinstance(notes, list) else ())]
+    said = " · ".join(str(printable(detail)) for detail in details if detail)
+    return f"<code>{command}</code>" + (f"<small>{escape(said)}</small>" if said else "")
+
+
+def _figure(plot: Plot) -> str:
+    lines = "".join(f"<p>{escape(line)}</p>" for line in plot.subtitle)
+    return (
+        f"<figure><figcaption><h2>{escape(plot.title)}</h2>{lines}</figcaption>"
+        f'<div class="plot" id="plot-{plot.name}"></div></figure>'
+    )
+
+
+def _versions(report: Report) -> str:
+    return "Measured with " + ", ".join(
+        f"{name} {' / '.join(known)}" for name, known in report.versions.items()
+    )
