@@ -91,7 +91,8 @@ def time_interleaved(
     pairs = list(candidates.items()) if isinstance(candidates, Mapping) else list(candidates)
     times: list[list[list[float]]] = [[] for _ in pairs]
     with timing_lock(progress), _no_garbage_collection():
-        counts = [iterations or _fitting(_warm_up(call, warmup)) for _, call in pairs]
+        fitting = [_fitting(_warm_up(call, warmup)) for _, call in pairs]
+        counts = fitting if iterations is None else [iterations] * len(pairs)
         progress.start("timing", trials * BURSTS_PER_TRIAL)
         for trial in range(trials):
             for mine in times:

@@ -1,0 +1,50 @@
+"""Peak memory of work in a process of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from rcompress.errors import RcompressError
+from rcompress.measure.memory import peak_memory_bytes
+
+MIB = 1024 * 1024
+WORK = """
+def growing(first, second):
+    yield
+    held = bytearray(b"x") * (first * 1024 * 1024)
+    yield
+    held += bytearray(b"x") * (second * 1024 * 1024)
+    yield
+
+def passing(size):
+    ballast = bytearray(b"x") * (100 * 1024 * 1024)
+    yield
+    bytearray(b"x") * (size * 1024 * 1024)
+    yield
+
+def failing():
+    yield
+    raise ValueError("no such engine")
+"""
+
+
+@pytest.fixture(autouse=True)
+def module(tmp_path, monkeypatch):
+    (tmp_path / "some_work.py").write_text(WORK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+
+def test_stages_grow():
+    first, second = peak_memory_bytes("some_work:growing", [64, 96])
+    assert 63 * MIB <= first < 80 * MIB
+    assert 159 * MIB <= second < 272 * MIB  # while it grows, old and new lie side by side
+
+
+def test_what_was_freed_again_counts_and_what_was_there_before_does_not():
+    (peak,) = peak_memory_bytes("some_work:passing", [48])
+    assert 47 * MIB <= peak < 64 * MIB
+
+
+def test_a_failure_says_why():
+    with pytest.raises(RcompressError, match="no such engine"):
+        peak_memory_bytes("some_work:failing", [])
