@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,7 @@ from onnx import NodeProto
 from rcompress.methods.graph_view import GraphView, attribute
 
 Profile = Literal["cpu", "tensorrt"]
+Integer = Literal["int8", "uint8", "uint8-centred"]
 
 NON_NEGATIVE = {"Relu", "Sigmoid", "HardSigmoid", "Softmax"}
 SIGN_KEEPING = {
@@ -48,12 +50,13 @@ class Placement:
     """What is to be quantized.
 
     Attributes:
-        activations: name of each tensor, and whether its values are never negative and may be unsigned.
+        activations: name of each tensor, and the integers it becomes: ``int8`` and ``uint8`` have zero point 0,
+            ``uint8-centred`` has 128 (the values of ``int8`` in unsigned clothes).
         weights: the constant operands.
         convolutions, matrices: how many layers of either kind run in INT8.
     """
 
-    activations: dict[str, bool]
+    activations: dict[str, Integer]
     weights: tuple[Weight, ...]
     convolutions: int
     matrices: int
@@ -64,7 +67,7 @@ def place(model: onnx.ModelProto, profile: Profile) -> Placement:
 
     ``cpu``: inputs and outputs of convolutions and both inputs of residual adds, so that ONNX Runtime finds a
     quantizer on every side of a layer; unsigned where values are never negative, for VNNI multiplies unsigned by
-    signed. ``tensorrt``: inputs of the layers and the shortcut of residual adds, signed.
+    signed. ``tensorrt``: inputs of the layers and the shortcut of residual adds, all signed.
     """
     view = GraphView(model)
     layers = [(node, weight) for node in model.graph.node if (weight := _weight_of(view, node)) is not None]
@@ -73,11 +76,24 @@ def place(model: onnx.ModelProto, profile: Profile) -> Placement:
         names |= dict.fromkeys(_around(view, node, profile))
     convolutions = sum(node.op_type == "Conv" for node, _ in layers)
     return Placement(
-        activations={name: profile == "cpu" and never_negative(view, name) for name in names},
+        activations={name: _integer(view, name, profile) for name in names},
         weights=tuple(weight for _, weight in layers),
         convolutions=convolutions,
         matrices=len(layers) - convolutions,
     )
+
+
+def _integer(view: GraphView, name: str, profile: Profile) -> Integer:
+    """Which integers ``name`` becomes.
+
+    ONNX Runtime 1.31 runs a convolution in INT8 only between tensors of one type; it recasts signed tensors by
+    itself, but not those that several nodes read (densenet121: 66 of 120 convolutions instead of all).
+    """
+    if profile == "tensorrt":
+        return "int8"
+    if never_negative(view, name):
+        return "uint8"
+    return "uint8-centred" if len(view.consumers[name]) > 1 else "int8"
 
 
 def _around(view: GraphView, node: NodeProto, profile: Profile) -> list[str]:
@@ -144,7 +160,7 @@ def never_negative(view: GraphView, name: str) -> bool:
     return False
 
 
-def range_source(view: GraphView, name: str, quantized: dict[str, bool]) -> str:
+def range_source(view: GraphView, name: str, quantized: Mapping[str, Integer]) -> str:
     """The tensor whose range ``name`` must share: pooling and reshaping pass INT8 values on as they are."""
     node = view.producers.get(name)
     while node is not None and node.op_type in VALUE_KEEPING and node.input[0] in quantized:

@@ -11,9 +11,15 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from rcompress.methods.calibration import Range
 from rcompress.methods.graph_view import GraphView, remove_unused_initializers
-from rcompress.methods.placement import Placement, Weight, range_source
+from rcompress.methods.placement import Integer, Placement, Weight, range_source
 
-SIGNED_LEVELS, UNSIGNED_LEVELS = 127, 255
+WEIGHT_LEVELS = 127
+LEVELS: dict[Integer, int] = {"int8": 127, "uint8": 255, "uint8-centred": 127}
+ZERO_POINTS: dict[Integer, NDArray[np.generic]] = {
+    "int8": np.zeros((), np.int8),
+    "uint8": np.zeros((), np.uint8),
+    "uint8-centred": np.full((), 128, np.uint8),
+}
 BIAS_LIMIT = 2**30  # runtimes store a bias as INT32 in units of (input scale x weight scale): half of that range
 
 FloatArray = NDArray[np.float32]
@@ -32,12 +38,12 @@ def insert_qdq(
     result.CopyFrom(model)
     view = GraphView(result)
     scales = {
-        name: _activation_scale(ranges[range_source(view, name, placement.activations)], unsigned)
-        for name, unsigned in placement.activations.items()
+        name: _activation_scale(ranges[range_source(view, name, placement.activations)], integer)
+        for name, integer in placement.activations.items()
     }
     opening, after = [], {}
-    for name, unsigned in placement.activations.items():
-        pair = _quantize_activation(view, name, scales[name], unsigned)
+    for name, integer in placement.activations.items():
+        pair = _quantize_activation(view, name, scales[name], integer)
         if name in view.producers:
             after[name] = pair
         else:
@@ -58,16 +64,15 @@ def _following(node: NodeProto, after: Mapping[str, list[NodeProto]]) -> list[No
     return [made for name in node.output for made in after.get(name, [])]
 
 
-def _activation_scale(seen: Range, unsigned: bool) -> float:
+def _activation_scale(seen: Range, integer: Integer) -> float:
     """The scale of a tensor; 1 for one that was always zero, whose scale does not matter."""
-    return seen.threshold / (UNSIGNED_LEVELS if unsigned else SIGNED_LEVELS) or 1.0
+    return seen.threshold / LEVELS[integer] or 1.0
 
 
-def _quantize_activation(view: GraphView, name: str, scale: float, unsigned: bool) -> list[NodeProto]:
+def _quantize_activation(view: GraphView, name: str, scale: float, integer: Integer) -> list[NodeProto]:
     """Q and DQ behind ``name``, with all its readers moved to DQ's output."""
-    zero = np.zeros((), np.uint8 if unsigned else np.int8)
     _add_constant(view, f"{name}_scale", np.float32(scale))
-    _add_constant(view, f"{name}_zero_point", zero)
+    _add_constant(view, f"{name}_zero_point", ZERO_POINTS[integer])
     for node in view.consumers[name]:
         _replace_input(node, name, f"{name}_dequantized")
     operands = [f"{name}_scale", f"{name}_zero_point"]
@@ -124,7 +129,7 @@ def weight_scales(values: FloatArray, axis: int, per_channel: bool, floor: Float
     largest = np.abs(values).max(axis=others)
     if not per_channel:
         largest = np.full_like(largest, largest.max())
-    scale = np.maximum(largest / SIGNED_LEVELS, floor)
+    scale = np.maximum(largest / WEIGHT_LEVELS, floor)
     if not per_channel:
         scale = np.full_like(scale, scale.max())
     return np.where(scale > 0, scale, 1.0).astype(np.float32)
@@ -134,7 +139,7 @@ def quantized_weights(values: FloatArray, axis: int, scale: FloatArray) -> NDArr
     """``values`` in steps of ``scale`` (channels,) along ``axis``, rounded half to even, in -127..127."""
     shape = [1] * values.ndim
     shape[axis] = -1
-    return np.clip(np.rint(values / scale.reshape(shape)), -SIGNED_LEVELS, SIGNED_LEVELS).astype(np.int8)
+    return np.clip(np.rint(values / scale.reshape(shape)), -WEIGHT_LEVELS, WEIGHT_LEVELS).astype(np.int8)
 
 
 def _add_constant(view: GraphView, name: str, value: object) -> None:

@@ -16,7 +16,7 @@ from rcompress.errors import RcompressError
 from rcompress.methods.calibration import CalibrationMethod, Range, collect_ranges, make_observer
 from rcompress.methods.graph_prepare import prepare_graph
 from rcompress.methods.placement import Placement, Profile, place
-from rcompress.methods.qdq import SIGNED_LEVELS, UNSIGNED_LEVELS, insert_qdq
+from rcompress.methods.qdq import LEVELS, insert_qdq
 from rcompress.progress import SILENT, Progress
 
 
@@ -110,8 +110,8 @@ def calibrate(
     options = plan.options
     graph = TorchGraph(plan.model).to(options.device)
     observers = {
-        name: make_observer(options.method, UNSIGNED_LEVELS if unsigned else SIGNED_LEVELS, options.percentile)
-        for name, unsigned in plan.placement.activations.items()
+        name: make_observer(options.method, LEVELS[integer], options.percentile)
+        for name, integer in plan.placement.activations.items()
     }
     fixed = shape_of(graph_input(plan.model))[0]
     moved = (images.to(options.device) for images in _rebatched(batches, fixed))
