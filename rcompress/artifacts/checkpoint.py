@@ -18,6 +18,16 @@ from rcompress.artifacts.spec import FORMAT, ModelSpec, SpecError
 from rcompress.errors import RcompressError
 
 
+class ForeignCheckpointError(RcompressError):
+    """A file that holds weights, but not one of ours; ``state_dict`` lets a higher room guess what they are."""
+
+    def __init__(self, path: Path, state_dict: dict[str, Tensor]) -> None:
+        self.path = path
+        self.state_dict = state_dict
+        remedy = f"import it first: rcompress import {path} --arch NAME --dataset NAME"
+        super().__init__(path, "is not an rcompress checkpoint", remedy)
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint as read: description, tensors by name, and the file's own SHA-256."""
@@ -40,12 +50,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read one of our checkpoints.
 
     Raises:
-        RcompressError: missing, truncated, holding code, or not written by rcompress (then the remedy names the
-            import command).
+        ForeignCheckpointError: it holds weights, but was not written by rcompress.
+        RcompressError: missing, truncated, holding code, or no checkpoint at all.
     """
     content = load_tensors(path)
     if not (isinstance(content, dict) and content.get("format") == FORMAT):
-        raise RcompressError(path, "is not an rcompress checkpoint", import_hint(path, content))
+        state = unwrap_state_dict(content)
+        if state is not None:
+            raise ForeignCheckpointError(path, state)
+        raise RcompressError(path, "is not an rcompress checkpoint", "name a checkpoint that holds a state_dict")
     try:
         spec = ModelSpec.from_dict(content.get("model"))
         state_dict = checked_tensors(content.get("state_dict"))
@@ -90,13 +103,6 @@ def checked_tensors(value: object) -> dict[str, Tensor]:
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise SpecError(f"tensor {name!r} claims more values than the file holds")
     return dict(value)
-
-
-def import_hint(path: Path, content: object) -> str:
-    """What to do with a foreign file: the import command where it holds weights."""
-    if unwrap_state_dict(content) is None:
-        return "name a checkpoint that holds a state_dict"
-    return f"import it first: rcompress import {path} --arch NAME --dataset NAME"
 
 
 def unwrap_state_dict(content: object) -> dict[str, Tensor] | None:

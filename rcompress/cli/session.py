@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rcompress.errors import RcompressError
+
 if TYPE_CHECKING:
+    from rcompress.artifacts.spec import Preprocessing
     from rcompress.cli.output import Output
+    from rcompress.data import Dataset
+    from rcompress.engines import EngineInfo
     from rcompress.training import Outcome, Settings
     from rcompress.training.settings import PrecisionChoice
 
@@ -39,3 +45,66 @@ def say_scores(out: Output, outcome: Outcome) -> None:
             f"({metrics['validation_top1_percent']:.2f} %), {metrics['epoch_seconds']:.1f} s per epoch"
         )
     out.note(text)
+
+
+def preprocessing_from(
+    source: Path,
+    dataset: str | None,
+    data_dir: Path | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    image_size: int | None = None,
+) -> Preprocessing:
+    """What a foreign model expects: the dataset's preprocessing, with ``mean`` and ``std`` where they are given."""
+    from dataclasses import replace
+
+    from rcompress.artifacts.spec import Preprocessing, SpecError
+    from rcompress.data import open_dataset
+
+    try:
+        if dataset is not None:
+            base = open_dataset(dataset, data_dir, image_size).preprocessing()
+            return replace(base, mean=mean or base.mean, std=std or base.std)
+        if mean is None or std is None or image_size is None:
+            raise RcompressError(
+                source, "does not say how its images are prepared", "give --dataset, or --mean, --std and --image-size"
+            )
+        return Preprocessing((len(mean), image_size, image_size), mean, std)
+    except SpecError as error:
+        raise RcompressError(source, str(error), "give --mean and --std one value per channel") from None
+
+
+def foreign_preprocessing(
+    info: EngineInfo,
+    dataset: str | None,
+    data_dir: Path | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+) -> Preprocessing:
+    """What the file says of its preprocessing; of a file that says nothing, what the options say.
+
+    Raises:
+        RcompressError: the file says nothing and the options not enough, or both say something.
+    """
+    if info.spec is None:
+        if dataset is None or mean is None or std is None:
+            raise RcompressError(
+                info.path, "does not say how its images are prepared", "give --dataset, --mean and --std"
+            )
+        return preprocessing_from(info.path, dataset, data_dir, mean, std)
+    if mean is not None or std is not None:
+        raise RcompressError(info.path, "already says how its images are normalised", "leave --mean and --std out")
+    return info.spec.preprocessing
+
+
+def open_for(source: Path, preprocessing: Preprocessing, dataset: str | None, data_dir: Path | None) -> Dataset:
+    """The dataset that ``source`` names, or the one given in its place; refused where it contradicts the file."""
+    from rcompress.data import check_matches, open_dataset
+
+    name = dataset or preprocessing.dataset
+    if name is None:
+        raise RcompressError(source, "names no dataset", "name one with --dataset")
+    size = preprocessing.input_size[1] if name.startswith("imagefolder:") else None
+    opened = open_dataset(name, data_dir, size)
+    check_matches(opened, source, preprocessing.input_size, len(preprocessing.class_names) or len(opened.class_names))
+    return opened

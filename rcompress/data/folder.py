@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import v2
 
+from rcompress.artifacts.spec import Preprocessing
 from rcompress.errors import RcompressError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".JPEG")
@@ -94,3 +95,17 @@ def folder_source(folder: Path, class_names: tuple[str, ...], size: int, resize:
     if not files:
         raise RcompressError(folder, "holds no images in class folders", "arrange them as CLASS/IMAGE")
     return FolderSource(tuple(files), torch.tensor(labels), size, resize)
+
+
+def read_image(path: Path, preprocessing: Preprocessing) -> Tensor:
+    """One image file as uint8 (1, 3, H, W): the shorter side resized, the centre cropped to the network's input.
+
+    Raises:
+        RcompressError: it is missing, damaged, or no image.
+    """
+    height, width = preprocessing.input_size[1:]
+    resize = preprocessing.resize or min(height, width)
+    mode = v2.InterpolationMode(preprocessing.interpolation)
+    prepare = v2.Compose([v2.Resize(resize, mode), v2.CenterCrop((height, width)), v2.PILToTensor()])
+    image: Tensor = prepare(open_image(path))
+    return image.unsqueeze(0)

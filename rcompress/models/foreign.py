@@ -54,6 +54,11 @@ def guess_architectures(state_dict: Mapping[str, Tensor]) -> list[tuple[str, dic
     return found
 
 
+def option_words(arch: str, options: Mapping[str, str]) -> str:
+    """The command line's words for an architecture: ``--arch resnet32 --shortcut pad``."""
+    return " ".join([f"--arch {arch}", *(f"--{name} {value}" for name, value in options.items())])
+
+
 def renamed(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors under our names (head ``fc``, shortcut ``downsample``)."""
     renamed_state = {}

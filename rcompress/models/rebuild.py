@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rcompress.artifacts.checkpoint import read_checkpoint
+from rcompress.artifacts.checkpoint import ForeignCheckpointError, read_checkpoint
 from rcompress.artifacts.spec import ModelSpec
 from rcompress.errors import RcompressError
+from rcompress.models.foreign import guess_architectures, option_words
 from rcompress.models.zoo import build_model, is_own
 
 
@@ -35,7 +36,10 @@ def load_model(path: Path, own_arch: str | None = None) -> LoadedModel:
     Raises:
         RcompressError: the file cannot be read, or its tensors do not make the network it names.
     """
-    checkpoint = read_checkpoint(path)
+    try:
+        checkpoint = read_checkpoint(path)
+    except ForeignCheckpointError as error:
+        raise RcompressError(path, error.fault, _import_command(error)) from None
     spec = checkpoint.spec
     if spec.arch is None:
         raise RcompressError(path, "names no architecture", "import it again with --arch")
@@ -51,6 +55,13 @@ def load_model(path: Path, own_arch: str | None = None) -> LoadedModel:
             path, f"its tensors do not make a {spec.arch} ({reason})", "write or import it again"
         ) from None
     return LoadedModel(path, module, spec, checkpoint.sha256)
+
+
+def _import_command(error: ForeignCheckpointError) -> str:
+    """The command that turns foreign weights into a checkpoint, as far as their shapes tell."""
+    fitting = guess_architectures(error.state_dict)
+    words = option_words(*fitting[0]) if fitting else "--arch package.module:callable"
+    return f"import it first: rcompress import {error.path} {words} --dataset NAME"
 
 
 def rebuild(spec: ModelSpec, state_dict: Mapping[str, Tensor]) -> nn.Module:

@@ -45,6 +45,7 @@ def run_training(
     recipe: Recipe,
     settings: Settings,
     output: Path,
+    origin: dict[str, Any],
     resume: bool = False,
     tensorboard: bool = False,
     progress: Progress = SILENT,
@@ -56,6 +57,7 @@ def run_training(
         spec: its description; ``spec.preprocessing`` is what it is fed.
         dataset: named splits.
         output: the checkpoint to be written by the caller; the journal goes beside it.
+        origin: where the weights come from (parent's hash, options of the pruning before), as primitives.
         resume: go on where a killed run with the same options stood.
 
     Raises:
@@ -63,7 +65,7 @@ def run_training(
     """
     torch.manual_seed(settings.seed)
     trainer = Trainer(module, material_for(spec, dataset), recipe, settings)
-    journal = Journal(output, run_identity(spec, recipe, settings), tensorboard)
+    journal = Journal(output, run_identity(spec, recipe, settings, origin), tensorboard)
     if resume and journal.resume(trainer):
         progress.note(f"resuming after epoch {len(trainer.history)} of {recipe.epochs}")
     trained = trainer.run(journal.write, progress)
@@ -90,12 +92,14 @@ def write_trained(
     return written
 
 
-def run_identity(spec: ModelSpec, recipe: Recipe, settings: Settings) -> dict[str, Any]:
+def run_identity(
+    spec: ModelSpec, recipe: Recipe, settings: Settings, origin: dict[str, Any]
+) -> dict[str, Any]:
     """What must agree for one run to go on with another's state."""
     return {
         "arch": spec.arch,
         "options": spec.options,
-        "parent": spec.lineage[-1].parent_sha256 if spec.lineage else None,
+        "origin": origin,
         "dataset": spec.preprocessing.dataset,
         "recipe": asdict(recipe),
         "precision": settings.precision,

@@ -109,7 +109,7 @@ def command(
         chosen = replace(RECIPES[recipe], **{name: value for name, value in changes.items() if value is not None})
         start = _start(source, init, arch, builder, dataset, data_dir, image_size, chosen, seed, out)
         outcome = run_training(
-            start.module, start.spec, start.dataset, chosen, settings, target, resume, tensorboard, out
+            start.module, start.spec, start.dataset, chosen, settings, target, start.parent, resume, tensorboard, out
         )
         details = {"recipe": recipe, **asdict(chosen), "precision": settings.precision, "seed": seed, "init": init}
         write_trained(target, "train", start.spec, outcome, details, start.parent)

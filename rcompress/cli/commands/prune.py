@@ -1,0 +1,107 @@
+"""``rcompress prune``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from rcompress.cli import options
+from rcompress.cli.naming import derived
+from rcompress.cli.output import Output
+
+if TYPE_CHECKING:
+    from rcompress.methods.prune import PruneReport
+
+
+def _open_share(value: float) -> float:
+    if not 0 < value < 1:
+        raise typer.BadParameter(f"{value} is not between 0 and 1 (0.6 removes 60 % of the channels)")
+    return value
+
+
+def command(
+    source: options.Source,
+    ratio: Annotated[float, typer.Option(callback=_open_share, help="Share of each layer's channels to remove.")],
+    output: options.OutputPath = None,
+    importance: Annotated[
+        Literal["l1", "l2", "random"], typer.Option(help="Channels of least importance go first.")
+    ] = "l2",
+    round_to: Annotated[int, typer.Option(min=1, help="Keep widths at multiples of this; 1: any width.")] = 8,
+    finetune_epochs: Annotated[int, typer.Option(min=0, help="Train this long afterwards.")] = 0,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", "--lr", min=0, help="Peak rate of fine-tuning.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", "-b", min=1, help="Of fine-tuning.")] = None,
+    precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Of fine-tuning.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a killed fine-tuning.")] = False,
+    arch: options.ArchCode = None,
+    dataset: options.Dataset = None,
+    data_dir: options.DataDir = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Remove channels for real, in every layer that shares them, and fine-tune what is left.
+
+    Example: rcompress prune r20.pth --ratio 0.6 --finetune-epochs 5
+    """
+    with Output(json_, quiet) as out:
+        from rcompress.artifacts.checkpoint import write_checkpoint
+        from rcompress.artifacts.files import require_output
+        from rcompress.artifacts.spec import Step, parent_fields
+        from rcompress.cli.session import open_settings, say_scores
+        from rcompress.methods.prune import PruneOptions, prune
+        from rcompress.models import load_model
+        from rcompress.training import RECIPES, run_training
+        from rcompress.training.run import write_trained
+        from rcompress.training.start import from_checkpoint
+
+        chosen = PruneOptions(ratio, importance, round_to, seed)
+        target = require_output(output or derived(source, f"pruned{round(100 * ratio)}", ".pth"), [source])
+        settings = open_settings(device, threads, precision, seed=seed)
+        details = asdict(chosen)
+        if not finetune_epochs:
+            loaded = load_model(source, arch)
+            report = prune(loaded.module, loaded.spec.preprocessing.input_size, chosen)
+            _say(out, report)
+            step = Step("prune", details, **parent_fields(source, loaded.sha256), metrics=_metrics(report))
+            write_checkpoint(target, loaded.spec.with_step(step), loaded.module.state_dict())
+            out.path(target, metrics=step.metrics)
+            return
+        changes = {"learning_rate": learning_rate, "batch_size": batch_size, "epochs": finetune_epochs}
+        recipe = replace(RECIPES["finetune"], **{k: v for k, v in changes.items() if v is not None})  # type: ignore[arg-type]
+        start = from_checkpoint(source, arch, dataset, data_dir, out)
+        report = prune(start.module, start.spec.preprocessing.input_size, chosen)
+        _say(out, report)
+        outcome = run_training(
+            start.module,
+            start.spec,
+            start.dataset,
+            recipe,
+            settings,
+            target,
+            {**start.parent, **details},
+            resume,
+            progress=out,
+        )
+        outcome.metrics.update(_metrics(report))
+        details |= {"finetune": asdict(recipe), "precision": settings.precision}
+        write_trained(target, "prune", start.spec, outcome, details, start.parent)
+        say_scores(out, outcome)
+        out.path(target, metrics=outcome.metrics)
+
+
+def _metrics(report: PruneReport) -> dict[str, object]:
+    return {"parameters": report.parameters[1], "macs": report.macs[1]}
+
+
+def _say(out: Output, report: PruneReport) -> None:
+    old, new = report.parameters
+    text = f"parameters {old:,} -> {new:,} ({new / old:.1%})"
+    if report.macs[0] and report.macs[1]:
+        text += f", MACs {report.macs[0] / 1e6:,.1f} M -> {report.macs[1] / 1e6:,.1f} M ({report.macs[1] / report.macs[0]:.1%})"
+    out.note(text)

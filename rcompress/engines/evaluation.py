@@ -1,0 +1,88 @@
+"""Accuracy of a loaded engine, whatever batches it allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch import Tensor
+
+from rcompress.artifacts.machine import available_cores
+from rcompress.artifacts.records import Record
+from rcompress.artifacts.spec import Preprocessing
+from rcompress.data import Split, input_batches
+from rcompress.engines.base import Array, Engine, FloatArray
+from rcompress.measure.accuracy import Scores, evaluate
+from rcompress.measure.static import file_metrics
+from rcompress.progress import SILENT, Progress
+
+
+def evaluate_engine(
+    engine: Engine, split: Split, preprocessing: Preprocessing, batch_size: int, progress: Progress = SILENT
+) -> Scores:
+    """Score ``engine`` on ``split``.
+
+    Args:
+        engine: takes what ``preprocessing`` makes of an image.
+        split: uint8 images and labels.
+        batch_size: images per call, where the engine leaves it open.
+
+    Raises:
+        RcompressError: the engine refuses the images, or its outputs do not fit the labels.
+    """
+    size = engine.info.input_shape[0] or batch_size
+    return evaluate(
+        lambda images: run_padded(engine, images), _arrays(split, preprocessing, size), len(split), progress
+    )
+
+
+def run_padded(engine: Engine, images: Array) -> FloatArray:
+    """Logits (n, classes) of ``images``; an engine of a fixed batch is given zeros beyond the last image."""
+    fixed = engine.info.input_shape[0]
+    if fixed is None or len(images) == fixed:
+        return engine.run(images)
+    padding = np.zeros((fixed - len(images), *images.shape[1:]), dtype=images.dtype)
+    return engine.run(np.concatenate([images, padding]))[: len(images)]
+
+
+def _arrays(split: Split, preprocessing: Preprocessing, size: int) -> Iterator[tuple[Array, Tensor]]:
+    for images, labels in input_batches(split, preprocessing, size):
+        yield images.numpy(), labels
+
+
+def evaluation_record(
+    engine: Engine,
+    scores: Scores,
+    dataset: str,
+    split: str,
+    threads: int,
+    batch_size: int,
+    arch: str | None = None,
+) -> Record:
+    """The record of an evaluation: accuracy with its interval, per class, the confusion matrix, and the file's sizes."""
+    info = engine.info
+    notes = []
+    if info.spec is None or info.spec.imported:
+        notes.append("imported weights: what they were trained on is not known here")
+    if split in ("test-b", "test-a"):
+        notes.append(f"{split} is one fixed half of the test split: the other half served choices")
+    return Record(
+        kind="eval",
+        artifact=info.path.name,
+        sha256=info.sha256,
+        metrics={**scores.metrics(), **file_metrics(info.path, info.spec, arch)},
+        context={
+            "dataset": dataset,
+            "split": split,
+            "images": scores.images,
+            "backend": info.backend,
+            "device": info.device,
+            "executed_layers": info.executed,
+            "threads": threads or available_cores(),
+            "batch_size": info.input_shape[0] or batch_size,
+            "per_class_percent": list(scores.per_class_percent),
+            "confusion": scores.confusion.tolist(),
+        },
+        lineage=info.spec.to_dict()["lineage"] if info.spec else [],
+        notes=notes,
+    )

@@ -1,0 +1,39 @@
+"""PyTorch's own deployment formats: TorchScript (``.pt``) and exported programs (``.pt2``)."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from rcompress.artifacts.spec import FORMAT, ModelSpec
+from rcompress.export.onnx_export import BATCH, example_input
+
+METADATA_FILE = "rcompress.json"
+
+
+def torchscript_bytes(module: nn.Module, spec: ModelSpec) -> bytes:
+    """A traced and frozen TorchScript archive with our description inside."""
+    example = example_input(spec.preprocessing, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch announces TorchScript's end; users still deploy it
+        traced = torch.jit.freeze(torch.jit.trace(module.eval(), example))
+        buffer = io.BytesIO()
+        torch.jit.save(traced, buffer, _extra_files={METADATA_FILE: _description(spec)})
+    return buffer.getvalue()
+
+
+def exported_program_bytes(module: nn.Module, spec: ModelSpec) -> bytes:
+    """A ``torch.export`` archive, batch axis free, with our description inside."""
+    example: Tensor = example_input(spec.preprocessing, 2)
+    program = torch.export.export(module.eval(), (example,), dynamic_shapes=({0: torch.export.Dim(BATCH)},))
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={METADATA_FILE: _description(spec)})
+    return buffer.getvalue()
+
+
+def _description(spec: ModelSpec) -> str:
+    return json.dumps({"format": FORMAT, "model": spec.to_dict()})
