@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import altair as alt
 import vl_convert
+from PIL import Image
 
 from rcompress.report.frame import Row
 from rcompress.report.labels import placed
@@ -29,7 +31,8 @@ COLOURS = {
     "tensorrt-rtx": "#0f9d8a",
 }
 OTHER_COLOUR = "#7b8794"
-ANCHORS = ["right", "left", "top", "bottom", "top-right", "bottom-right", "top-left", "bottom-left"]
+NEAR = ("right", "left", "top-right", "bottom-right", "top-left", "bottom-left", "top", "bottom")
+ANCHORS = [(anchor, 4) for anchor in NEAR] + [(anchor, 16) for anchor in NEAR]
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,16 @@ def scatter(rows: Sequence[Row], x: Measure, y: Measure) -> alt.LayerChart:
         y=alt.Y("y:Q", title=y.label, scale=up.scale),
     )
     front = base.transform_filter("datum.front").mark_line(interpolate="step-after", strokeDash=[5, 4])
-    interval = base.mark_rule(clip=True).encode(
+    interval = base.mark_rule().encode(
         y="low:Q", y2="high:Q", stroke=alt.Stroke("backend:N").scale(_backends(points))
     )
     layers = [
-        front.encode(color=alt.value(OTHER_COLOUR)),
-        *([interval] if any("low" in point for point in points) else []),
+        front.encode(color=alt.value(OTHER_COLOUR)).properties(name="front"),
+        *([interval.properties(name="intervals")] if any("low" in point for point in points) else []),
         _dots(base, points).properties(name="dots"),
         _names(base).properties(name="names"),
     ]
-    return _layered(points, layers)
+    return layered(points, layers)
 
 
 def bars(rows: Sequence[Row], measure: Measure, until: str) -> alt.LayerChart:
@@ -91,17 +94,26 @@ def bars(rows: Sequence[Row], measure: Measure, until: str) -> alt.LayerChart:
         base.mark_rule(color=OTHER_COLOUR, strokeWidth=1.5).encode(x="x:Q", x2="until:Q"),
         base.mark_text(align="left", dx=5).encode(x="until:Q", text="shown:N"),
     ]
-    return _layered(points, layers)
+    return layered(points, layers)
+
+
+def backend_colours(rows: Sequence[Row]) -> dict[str, str]:
+    """A backend has the same colour in every chart; unknown ones share grey."""
+    present = list(dict.fromkeys(row["backend"] or "unknown" for row in rows))
+    names = [name for name in COLOURS if name in present] + [name for name in present if name not in COLOURS]
+    return {name: COLOURS.get(name, OTHER_COLOUR) for name in names}
 
 
 def page_spec(chart: alt.LayerChart, height: int = HEIGHT) -> Spec:
-    """The Vega specification for a page: as wide as its element, names placed by the browser.
+    """The Vega specification for a page: as wide as its element, names placed by the browser, no legend.
 
     There the width is not known in advance, so the names are handed to Vega's label transform (Vega-Lite has
     no word for it), which moves them apart and hides those that find no room.
     """
     fit = alt.AutoSizeParams(type="fit-x", contains="padding")
-    spec = _vega(chart.properties(width="container", height=height, background="transparent", autosize=fit))
+    sized = chart.properties(width="container", height=height, background="transparent", autosize=fit)
+    spec: Spec = vl_convert.vegalite_to_vega(_styled(sized).to_dict())
+    spec.pop("legends", None)
     for mark in spec["marks"]:
         if mark.get("name") == "names_marks":
             _place_in_browser(mark)
@@ -114,12 +126,19 @@ def picture(chart: alt.LayerChart, title: str, subtitle: Sequence[str], height: 
     sized = chart.properties(
         width=PICTURE_WIDTH, height=height, background="white", padding=14, title=heading
     )
-    png: bytes = vl_convert.vega_to_png(_vega(sized), scale=SCALE)
-    return png
+    return png_of(_styled(sized))
 
 
-def _vega(chart: alt.LayerChart) -> Spec:
-    styled = (
+def png_of(chart: alt.LayerChart) -> bytes:
+    """The chart as a PNG, twice its size in pixels, well compressed (a third of what vl-convert writes)."""
+    content = io.BytesIO()
+    png = vl_convert.vegalite_to_png(chart.to_dict(), scale=SCALE)
+    Image.open(io.BytesIO(png)).convert("RGB").save(content, "PNG", optimize=True)
+    return content.getvalue()
+
+
+def _styled(chart: alt.LayerChart) -> alt.LayerChart:
+    styled: alt.LayerChart = (
         chart.configure(font=FONT)
         .configure_axis(
             labelFontSize=12,
@@ -136,11 +155,11 @@ def _vega(chart: alt.LayerChart) -> Spec:
         .configure_text(fontSize=11.5, color="#3b4650")
         .configure_title(fontSize=17, subtitleFontSize=12.5, subtitlePadding=5, subtitleColor="#5b6670")
     )
-    spec: Spec = vl_convert.vegalite_to_vega(styled.to_dict())
-    return spec
+    return styled
 
 
-def _layered(points: Sequence[Row], layers: Sequence[alt.Chart]) -> alt.LayerChart:
+def layered(points: Sequence[Row], layers: Sequence[alt.Chart]) -> alt.LayerChart:
+    """``layers`` over each other, all drawing from ``points``."""
     chart = alt.layer(*layers, data=alt.InlineData(points))
     assert isinstance(chart, alt.LayerChart)  # a FacetChart only where a layer is faceted
     return chart
@@ -168,9 +187,14 @@ def _place_in_browser(names: Spec) -> None:
     names["from"] = {"data": "dots_marks"}
     names["encode"] = {"enter": {"text": {"field": "datum.artifact"}, "fontSize": {"value": 11.5}}}
     names["interactive"] = False
-    offsets = [4] * 4 + [1] * 4
-    size = {"signal": "[width, height]"}
-    names["transform"] = [{"type": "label", "size": size, "anchor": ANCHORS, "offset": offsets}]
+    label = {
+        "type": "label",
+        "size": {"signal": "[max(width, 1), max(height, 1)]"},  # the width is 0 before the page is laid out
+        "anchor": [anchor for anchor, _ in ANCHORS],
+        "offset": [offset for _, offset in ANCHORS],
+        "avoidMarks": ["front_marks"],
+    }
+    names["transform"] = [label]
 
 
 def _point(row: Row, x: Measure, y: Measure, front: bool) -> Row:
@@ -236,7 +260,5 @@ def _axis(points: Sequence[Row], measure: Measure, name: str) -> Axis:
 
 
 def _backends(points: Sequence[Row]) -> alt.Scale:
-    """A backend has the same colour in every chart; unknown ones share grey."""
-    present = list(dict.fromkeys(point["backend"] for point in points))
-    names = [name for name in COLOURS if name in present] + [name for name in present if name not in COLOURS]
-    return alt.Scale(domain=names, range=[COLOURS.get(name, OTHER_COLOUR) for name in names])
+    colours = backend_colours(points)
+    return alt.Scale(domain=list(colours), range=list(colours.values()))

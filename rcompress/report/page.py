@@ -13,6 +13,8 @@ from string import Template
 import vl_convert
 
 from rcompress.report.build import Report
+from rcompress.report.charts import backend_colours
+from rcompress.report.frame import Row
 from rcompress.report.lineage import Step, command_text
 from rcompress.report.plots import Plot
 from rcompress.report.tables import Column, Table, table_of
@@ -43,6 +45,7 @@ def page(report: Report, plots: Sequence[Plot], missing: Sequence[str]) -> str:
         head="".join(_header(column) for column in table.columns),
         rows="\n".join(_row(report, table, index) for index in range(len(table.rows))),
         footnotes=_items(table.footnotes),
+        legend=_legend(table.rows) if plots else "",
         figures="\n".join(_figure(plot) for plot in plots),
         missing="".join(f'<p class="missing">{escape(sentence)}</p>' for sentence in missing),
         versions=escape(_versions(report)),
@@ -128,9 +131,21 @@ def _step(step: Step) -> str:
         for name, value in (metrics.items() if isinstance(metrics, dict) else ())
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
-    details = [str(step.get("created") or ""), *figures, *(notes if isinstance(notes, list) else ())]
+    details = [
+        str(step.get("created") or "")[:16].replace("T", " "),
+        *figures,
+        *(notes if isinstance(notes, list) else ()),
+    ]
     said = " · ".join(str(printable(detail)) for detail in details if detail)
     return f"<code>{command}</code>" + (f"<small>{escape(said)}</small>" if said else "")
+
+
+def _legend(rows: Sequence[Row]) -> str:
+    """One for all plots: colours as attributes, since the policy forbids styles in the text."""
+    dot = '<svg viewBox="0 0 10 10" aria-hidden="true"><circle cx="5" cy="5" r="5" fill="{}"/></svg>'
+    drawn = [row for row in rows if row["top1_percent"] or row["latency_p50_ms"]]
+    items = (f"<li>{dot.format(hue)}{escape(name)}</li>" for name, hue in backend_colours(drawn).items())
+    return f'<ul class="legend" aria-label="Backends">{"".join(items)}</ul>'
 
 
 def _figure(plot: Plot) -> str:
