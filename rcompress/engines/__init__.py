@@ -11,6 +11,7 @@ import onnx
 from rcompress.artifacts.files import require_file
 from rcompress.artifacts.spec import ModelSpec
 from rcompress.engines.base import Backend, BackendStatus, BuildOptions, Engine, EngineInfo, RunOptions
+from rcompress.engines.selection import choose_backend
 from rcompress.engines.status import available_backends, backend_status
 from rcompress.errors import RcompressError
 from rcompress.progress import SILENT, Progress
@@ -25,6 +26,7 @@ __all__ = [
     "available_backends",
     "backend_status",
     "build_engine",
+    "choose_backend",
     "load_engine",
 ]
 
@@ -41,13 +43,6 @@ LOADERS: dict[str, tuple[Backend, ...]] = {
     ".xml": ("openvino",),
     ".plan": ("tensorrt", "tensorrt-rtx"),
 }
-SUFFIXES: dict[Backend, str] = {
-    "onnxruntime": ".onnx",
-    "openvino": ".xml",
-    "tensorrt": ".plan",
-    "tensorrt-rtx": ".plan",
-}
-
 
 def load_engine(path: Path, backend: Backend | None = None, options: RunOptions = RunOptions()) -> Engine:
     """Load any artifact that can be run; its suffix decides how, or ``backend`` where several can.
@@ -67,28 +62,25 @@ def load_engine(path: Path, backend: Backend | None = None, options: RunOptions 
         )
     chosen = _plan_backend(path, backend) if path.suffix == ".plan" else backend or allowed[0]
     engine: Engine = _adapter(chosen).load(path, options)
+    if options.device.startswith("cuda") and engine.info.device == "cpu":
+        raise RcompressError(path, f"{chosen} runs it on the CPU, not on {options.device}", "use --device cpu")
     return engine
 
 
 def build_engine(
     model: onnx.ModelProto,
-    spec: ModelSpec,
+    spec: ModelSpec | None,
     path: Path,
     backend: Backend,
     options: BuildOptions = BuildOptions(),
     progress: Progress = SILENT,
 ) -> Path:
-    """Build ``model`` as it is for ``backend`` and write it to ``path``, with ``spec`` as its description.
+    """Build ``model`` as it is for ``backend`` and write it to ``path``, with ``spec``, if any, as its description.
 
     Raises:
         RcompressError: the backend is not here, or refuses the graph.
     """
-    if backend not in SUFFIXES:
-        raise RcompressError(path, f"{backend} has no engine files", f"use {', '.join(SUFFIXES)}")
-    if path.suffix != SUFFIXES[backend]:
-        raise RcompressError(
-            path, f"is no name for {backend}", f"call it {path.with_suffix(SUFFIXES[backend]).name}"
-        )
+    choose_backend(backend, path)
     extra = {"backend": backend} if MODULES[backend] == "trt" else {}
     written: Path = _adapter(backend).build(model, spec, path, options, progress, **extra)
     return written

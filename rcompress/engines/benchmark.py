@@ -74,12 +74,12 @@ def benchmark(
     """
     if not paths:
         raise RcompressError("bench", "there is nothing to time", "name at least one artifact")
-    conditions = _conditions(options, progress)
     with ExitStack() as stack:
         engines = [
             stack.enter_context(closing(load_engine(path, options.backend, options.run))) for path in paths
         ]
         batches = _all_batches(engines, options.batch_sizes, progress)
+        conditions = _conditions(options, progress)
         names = distinct_names(paths)
         candidates = [
             _candidate(name, engine, batches, options.run, progress)

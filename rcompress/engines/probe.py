@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rcompress.engines import load_engine
+from rcompress.engines import MODULES, load_engine
 from rcompress.engines.base import Backend, RunOptions
 from rcompress.engines.inputs import random_inputs
 
@@ -24,8 +24,8 @@ def engine_stages(
     path: str, backend: Backend, options: dict[str, Any], batch_sizes: list[int]
 ) -> Iterator[None]:
     """Import the runtime, yield; load the engine; run the batch sizes, rising, and yield after each."""
-    for name in ("torch", "onnx", RUNTIMES[backend]):
-        import_module(name)
+    import_module(f"rcompress.engines.{MODULES[backend]}")
+    import_module(RUNTIMES[backend])
     yield
     engine = load_engine(Path(path), backend, RunOptions(**options))
     for batch in batch_sizes:

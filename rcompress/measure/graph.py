@@ -69,8 +69,10 @@ def value_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Shapes of the values by ONNX's own inference, a free batch axis taken as 1; unknown ones are absent."""
     single = onnx.ModelProto()
     single.CopyFrom(model)
-    for value in (*single.graph.input, *single.graph.output):
+    for value in single.graph.input:
         _close_batch_axis(value)
+    for value in single.graph.output:
+        value.type.tensor_type.ClearField("shape")
     del single.graph.value_info[:]
     graph = onnx.shape_inference.infer_shapes(single, data_prop=True).graph
     shapes = {name: tuple(tensor.dims) for name, tensor in constant_tensors(model).items()}

@@ -1,0 +1,106 @@
+"""Artifacts of several kinds timed together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny
+
+from rcompress.engines import RunOptions, build_engine, load_engine
+from rcompress.engines.base import EngineInfo
+from rcompress.engines.benchmark import BenchOptions, benchmark, distinct_names, main_precision
+from rcompress.engines.inputs import random_inputs
+from rcompress.errors import RcompressError
+
+QUICK = {"warmup": 1, "iterations": 5, "trials": 2, "run": RunOptions(threads=1)}
+
+
+class Notes(list[str]):
+    def start(self, description, total): ...
+
+    def advance(self, units=1, **figures): ...
+
+    def note(self, message):
+        self.append(message)
+
+
+def test_one_record_for_each_artifact_and_batch(tmp_path):
+    graph = tiny.tiny_onnx(tmp_path / "t.onnx")
+    engine = build_engine(tiny.tiny_graph(), tiny.tiny_spec(), tmp_path / "t.xml", "openvino")
+    checkpoint = tiny.tiny_checkpoint(tmp_path / "r20.pth")
+    records = benchmark([checkpoint, graph, engine], BenchOptions(batch_sizes=(1, 3), **QUICK))
+
+    keys = [(r.artifact, r.context["backend"], r.context["batch_size"]) for r in records]
+    three = [("r20.pth", "torch"), ("t.onnx", "onnxruntime"), ("t.xml", "openvino")]
+    assert keys == [(*one, batch) for batch in (1, 3) for one in three]
+    for record in records:
+        assert record.kind == "bench"
+        assert record.context["calls"] == 10
+        assert record.context["transfers"] == "none"
+        assert record.context["speedup_against"] == "r20.pth"
+        assert record.context["precision"] == "fp32"
+        metrics = record.metrics
+        assert 0 < metrics["latency_p50_ms"] <= metrics["latency_p90_ms"] <= metrics["latency_p99_ms"]
+        assert metrics["latency_speedup_low"] <= metrics["latency_speedup"] <= metrics["latency_speedup_high"]
+        assert metrics["throughput_images_per_s"] > 0
+        assert metrics["peak_memory_bytes"] > 0
+    assert records[0].metrics["latency_speedup"] == 1.0
+    assert records[0].metrics["parameters"] == 272_474
+    assert records[1].metrics["macs"] == records[2].metrics["macs"] == tiny.MACS
+    assert records[2].sha256 == load_engine(engine).info.sha256
+    assert [step["command"] for step in records[2].lineage] == ["export"]
+
+
+def test_a_fixed_batch_is_timed_at_its_own_size_and_said(tmp_path):
+    free, fixed = tiny.tiny_onnx(tmp_path / "free.onnx"), tiny.tiny_onnx(tmp_path / "fixed.onnx", batch=2)
+    notes = Notes()
+    records = benchmark([free, fixed], BenchOptions(batch_sizes=(1,), **QUICK), notes)
+    assert [(r.artifact, r.context["batch_size"]) for r in records] == [
+        ("free.onnx", 1),
+        ("free.onnx", 2),
+        ("fixed.onnx", 2),
+    ]
+    assert any("fixed.onnx takes batches of 2" in note for note in notes)
+    assert records[2].context["speedup_against"] == "free.onnx"
+
+
+def test_a_batch_that_no_artifact_allows_is_left_out(tmp_path):
+    fixed = tiny.tiny_onnx(tmp_path / "fixed.onnx", batch=2)
+    records = benchmark([fixed], BenchOptions(batch_sizes=(1, 64), **QUICK))
+    assert [r.context["batch_size"] for r in records] == [2]
+
+
+def test_files_of_one_name_are_told_apart(tmp_path):
+    paths = [tmp_path / "a" / "t.onnx", tmp_path / "b" / "t.onnx", tmp_path / "u.onnx"]
+    assert distinct_names(paths) == [str(paths[0]), str(paths[1]), "u.onnx"]
+
+
+def test_a_missing_file_is_an_error(tmp_path):
+    with pytest.raises(RcompressError, match="no such file"):
+        benchmark([tmp_path / "none.onnx"], BenchOptions(**QUICK))
+
+
+@pytest.mark.parametrize(
+    ("executed", "precision"),
+    [({"I8": 20, "F32": 1}, "int8"), ({"F32": 3}, "fp32"), ({"BF16": 2, "F32": 1}, "bf16"), ({}, None)],
+)
+def test_the_precision_is_that_of_most_layers(executed, precision):
+    assert main_precision(executed) == precision
+
+
+def info(shape: tuple[int | None, ...], dtype: str, tmp_path) -> EngineInfo:
+    return EngineInfo("torch", tmp_path / "x", "", None, shape, dtype)
+
+
+def test_random_inputs_are_shaped_and_typed_as_asked(tmp_path):
+    floats = random_inputs(info((None, 3, 5, 6), "float32", tmp_path), 4)
+    assert (floats.shape, floats.dtype) == ((4, 3, 5, 6), np.float32)
+    assert (floats == random_inputs(info((None, 3, 5, 6), "float32", tmp_path), 4)).all()
+    pixels = random_inputs(info((None, 5, 6, 3), "uint8", tmp_path), 2)
+    assert (pixels.shape, pixels.dtype) == ((2, 5, 6, 3), np.uint8)
+    assert pixels.max() > 200
+
+
+def test_an_open_image_size_is_refused(tmp_path):
+    with pytest.raises(RcompressError, match="image size open"):
+        random_inputs(info((None, 3, None, None), "float32", tmp_path), 1)

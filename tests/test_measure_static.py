@@ -1,0 +1,49 @@
+"""The figures that need no run, of every kind of file."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+
+from rcompress.engines import build_engine
+from rcompress.errors import RcompressError
+from rcompress.measure.static import file_metrics
+
+
+def test_a_checkpoint(tmp_path):
+    path = tiny.tiny_checkpoint(tmp_path / "r20.pth")
+    metrics = file_metrics(path, None)
+    assert metrics["parameters"] == 272_474  # 16-32-64 channels, projection shortcuts, ten classes
+    assert metrics["macs"] == 40_813_184
+    assert metrics["size_bytes"] == path.stat().st_size > metrics["weights_bytes"] > 4 * 272_474
+
+
+def test_an_onnx_file(tmp_path):
+    path = tiny.tiny_onnx(tmp_path / "t.onnx")
+    assert file_metrics(path, None) == {
+        "size_bytes": path.stat().st_size,
+        "weights_bytes": 4 * tiny.PARAMETERS,
+        "parameters": tiny.PARAMETERS,
+        "nonzero_parameters": tiny.PARAMETERS,
+        "macs": tiny.MACS,
+    }
+
+
+def test_an_engine_takes_from_its_history_what_it_does_not_tell(tmp_path):
+    path = build_engine(tiny.tiny_graph(), tiny.tiny_spec(), tmp_path / "t.xml", "openvino")
+    weights = path.with_suffix(".bin")
+    metrics = file_metrics(path, tiny.tiny_spec())
+    assert metrics == {
+        "size_bytes": path.stat().st_size + weights.stat().st_size,
+        "weights_bytes": weights.stat().st_size,
+        "parameters": tiny.PARAMETERS,
+        "macs": tiny.MACS,
+    }
+    assert set(file_metrics(path, None)) == {"size_bytes", "weights_bytes"}
+
+
+def test_a_broken_file_is_named(tmp_path):
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"nothing like it")
+    with pytest.raises(RcompressError, match=r"broken\.onnx"):
+        file_metrics(path, None)
