@@ -1,0 +1,109 @@
+"""Records for the report's tests: one small family of artifacts with made-up figures."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from rcompress.artifacts.records import Record, write_records
+
+MACHINE = {
+    "cpu": "Test CPU",
+    "cores": 2,
+    "instruction_set": "AVX2",
+    "system": "Linux",
+    "architecture": "x86_64",
+}
+TRAIN = {
+    "command": "train",
+    "options": {"arch": "resnet20", "epochs": 3, "nesterov": True, "resume": False},
+    "created": "2026-01-02T03:04:05+00:00",
+    "metrics": {"top1_percent": 91.0},
+}
+PRUNE = {"command": "prune", "options": {"ratio": 0.5}, "parent_name": "a.pth"}
+
+
+def sha(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def record(
+    kind: str,
+    name: str,
+    metrics: dict[str, Any],
+    context: dict[str, Any],
+    lineage: list[dict[str, Any]] | None = None,
+    notes: list[str] | None = None,
+    sha256: str | None = None,
+    cpu: str = "Test CPU",
+) -> Record:
+    return Record(
+        kind=kind,
+        artifact=name,
+        sha256=sha256 or sha(name),
+        metrics=metrics,
+        context=context,
+        lineage=lineage if lineage is not None else [TRAIN],
+        notes=notes or [],
+        machine={**MACHINE, "cpu": cpu},
+        versions={"torch": "2.15.0"},
+    )
+
+
+def evaluated(
+    name: str, top1: float, backend: str = "torch", split: str = "test", images: int = 1000, **more: Any
+) -> Record:
+    metrics = {
+        "top1_percent": top1,
+        "top1_percent_low": top1 - 0.5,
+        "top1_percent_high": top1 + 0.4,
+        "loss": 0.3,
+    }
+    context = {"backend": backend, "dataset": "digits", "split": split, "images": images, "confusion": [[1]]}
+    return record("eval", name, metrics, context, **more)
+
+
+def benched(
+    name: str,
+    latency_ms: float,
+    size_bytes: int = 2**20,
+    backend: str = "torch",
+    batch_size: int = 1,
+    threads: int = 1,
+    **more: Any,
+) -> Record:
+    metrics = {
+        "latency_p50_ms": latency_ms,
+        "latency_p50_ms_std": latency_ms / 100,
+        "latency_p90_ms": latency_ms * 1.2,
+        "throughput_images_per_s": 1000 * batch_size / latency_ms,
+        "size_bytes": size_bytes,
+        "parameters": size_bytes // 4,
+    }
+    context = {
+        "backend": backend,
+        "precision": "fp32",
+        "device": "cpu",
+        "threads": threads,
+        "batch_size": batch_size,
+        "transfers": "none",
+    }
+    return record("bench", name, metrics, context, **more)
+
+
+def family() -> list[Record]:
+    """A network, and its pruned and faster child."""
+    child = {"backend": "onnxruntime", "lineage": [TRAIN, PRUNE]}
+    return [
+        evaluated("b.onnx", 90.0, **child),
+        benched("b.onnx", 0.5, 2**18, **child),
+        benched("b.onnx", 16.0, 2**18, batch_size=64, **child),
+        evaluated("a.pth", 91.0),
+        benched("a.pth", 2.0),
+        benched("a.pth", 64.0, batch_size=64),
+    ]
+
+
+def write(folder: Path, records: list[Record], name: str = "all") -> Path:
+    return write_records(folder / f"{name}.result.json", records)
