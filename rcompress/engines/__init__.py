@@ -44,6 +44,7 @@ LOADERS: dict[str, tuple[Backend, ...]] = {
     ".plan": ("tensorrt", "tensorrt-rtx"),
 }
 
+
 def load_engine(path: Path, backend: Backend | None = None, options: RunOptions = RunOptions()) -> Engine:
     """Load any artifact that can be run; its suffix decides how, or ``backend`` where several can.
 
@@ -63,7 +64,9 @@ def load_engine(path: Path, backend: Backend | None = None, options: RunOptions 
     chosen = _plan_backend(path, backend) if path.suffix == ".plan" else backend or allowed[0]
     engine: Engine = _adapter(chosen).load(path, options)
     if options.device.startswith("cuda") and engine.info.device == "cpu":
-        raise RcompressError(path, f"{chosen} runs it on the CPU, not on {options.device}", "use --device cpu")
+        raise RcompressError(
+            path, f"{chosen} runs it on the CPU, not on {options.device}", "use --device cpu"
+        )
     return engine
 
 

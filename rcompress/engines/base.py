@@ -16,6 +16,7 @@ from rcompress.errors import RcompressError
 Array = NDArray[np.generic]
 FloatArray = NDArray[np.float32]
 Backend = Literal["torch", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
+Suffix = Literal[".onnx", ".xml", ".plan"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 

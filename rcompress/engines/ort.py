@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from rcompress.artifacts.files import write_atomic
 from rcompress.artifacts.onnx_file import read_onnx, write_onnx
 from rcompress.artifacts.spec import ModelSpec
 from rcompress.engines.base import Array, BuildOptions, EngineInfo, FloatArray, RunOptions, require_images
@@ -31,7 +32,7 @@ FLOAT_OPERATORS = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMat
 
 def build(
     model: onnx.ModelProto,
-    spec: ModelSpec,
+    spec: ModelSpec | None,
     path: Path,
     options: BuildOptions = BuildOptions(),
     progress: Progress = SILENT,
@@ -47,7 +48,7 @@ def build(
         )
     if options.precision == "fp16":
         progress.note("ONNX Runtime keeps FP16 weights but computes in FP32 on the CPU: smaller, not faster.")
-    return write_onnx(path, model, spec)
+    return write_atomic(path, model.SerializeToString()) if spec is None else write_onnx(path, model, spec)
 
 
 class OnnxRuntimeEngine:

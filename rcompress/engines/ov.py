@@ -40,7 +40,7 @@ COMPILED_SHAPES_KEPT = 2
 
 def build(
     model: onnx.ModelProto,
-    spec: ModelSpec,
+    spec: ModelSpec | None,
     path: Path,
     options: BuildOptions = BuildOptions(),
     progress: Progress = SILENT,
@@ -62,8 +62,8 @@ def build(
             path, f"OpenVINO cannot convert the graph ({_reason(error)})", "try --backend onnxruntime"
         ) from None
     _note_precision(options.precision, progress)
-    description = json.dumps({"format": FORMAT, "model": spec.to_dict()})
-    network.set_rt_info(description, [DESCRIPTION_KEY])
+    if spec is not None:
+        network.set_rt_info(json.dumps({"format": FORMAT, "model": spec.to_dict()}), [DESCRIPTION_KEY])
     structure, weights = _serialized(network)
     runtime = {"precision": options.precision, "bin_sha256": hashlib.sha256(weights).hexdigest()}
     network.set_rt_info(json.dumps(runtime), [RUNTIME_KEY])
@@ -195,7 +195,7 @@ def _read(path: Path) -> tuple[Any, str | None, Precision]:
         ) from None
     if path.suffix == ".onnx":
         return network, _onnx_description(path), "fp32"
-    if not network.has_rt_info([DESCRIPTION_KEY]):
+    if not network.has_rt_info([RUNTIME_KEY]):
         return network, None, "fp32"
     try:
         runtime = json.loads(network.get_rt_info([RUNTIME_KEY]).astype(str))
@@ -204,7 +204,8 @@ def _read(path: Path) -> tuple[Any, str | None, Precision]:
         raise RcompressError(path, "its description is broken", "build it again") from None
     if sha256_of(path.with_suffix(".bin")) != expected:
         raise RcompressError(path.with_suffix(".bin"), f"does not belong to {path.name}", "build it again")
-    return network, network.get_rt_info([DESCRIPTION_KEY]).astype(str), precision
+    described = network.has_rt_info([DESCRIPTION_KEY])
+    return network, network.get_rt_info([DESCRIPTION_KEY]).astype(str) if described else None, precision
 
 
 def _onnx_description(path: Path) -> str | None:

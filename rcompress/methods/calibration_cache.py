@@ -77,7 +77,9 @@ def ranges_for(cache: CalibrationCache, names: Iterable[str], subject: str | Pat
     missing = [name for name in names if name not in cache.ranges]
     if missing:
         raise RcompressError(
-            subject, f"has no range for {len(missing)} tensors ({missing[0]}, ...)", "calibrate this graph again"
+            subject,
+            f"has no range for {len(missing)} tensors ({missing[0]}, ...)",
+            "calibrate this graph again",
         )
     return {name: cache.ranges[name] for name in names}
 

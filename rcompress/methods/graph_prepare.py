@@ -55,7 +55,9 @@ def _upgraded(model: onnx.ModelProto, subject: str) -> onnx.ModelProto:
     except Exception as error:  # the converter is C++ and raises bare RuntimeErrors and others
         reason = str(error).splitlines()[0]
         raise RcompressError(
-            subject, f"opset {opset_of(model)} cannot be converted to {LEAST_OPSET} ({reason})", "export it again"
+            subject,
+            f"opset {opset_of(model)} cannot be converted to {LEAST_OPSET} ({reason})",
+            "export it again",
         ) from None
 
 

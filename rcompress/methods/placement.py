@@ -32,7 +32,16 @@ SIGN_KEEPING = {
     "Add",
     "Mul",
 }
-VALUE_KEEPING = {"MaxPool", "GlobalMaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity"}
+VALUE_KEEPING = {
+    "MaxPool",
+    "GlobalMaxPool",
+    "Flatten",
+    "Reshape",
+    "Transpose",
+    "Squeeze",
+    "Unsqueeze",
+    "Identity",
+}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,9 @@ ZERO_POINTS: dict[Integer, NDArray[np.generic]] = {
     "uint8": np.zeros((), np.uint8),
     "uint8-centred": np.full((), 128, np.uint8),
 }
-BIAS_LIMIT = 2**30  # runtimes store a bias as INT32 in units of (input scale x weight scale): half of that range
+BIAS_LIMIT = (
+    2**30
+)  # runtimes store a bias as INT32 in units of (input scale x weight scale): half of that range
 
 FloatArray = NDArray[np.float32]
 
@@ -101,7 +103,9 @@ def _quantize_weight(
     _add_constant(view, f"{stem}_scale", scale if per_channel else scale.max())
     _add_constant(view, f"{stem}_zero_point", np.zeros(scale.shape if per_channel else (), np.int8))
     for node in view.consumers[name]:
-        if node.op_type in ("Conv", "Gemm", "MatMul") and any(layer.activation in _origin(node) for layer in sharing):
+        if node.op_type in ("Conv", "Gemm", "MatMul") and any(
+            layer.activation in _origin(node) for layer in sharing
+        ):
             _replace_input(node, name, f"{stem}_dequantized")
     return helper.make_node(
         "DequantizeLinear",

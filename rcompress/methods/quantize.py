@@ -88,7 +88,9 @@ def plan_quantization(
     prepared = prepare_graph(model, subject)
     placement = place(prepared, options.profile)
     if not placement.weights:
-        raise RcompressError(subject, "has no convolution or matrix product to quantize", "give another graph")
+        raise RcompressError(
+            subject, "has no convolution or matrix product to quantize", "give another graph"
+        )
     return QuantizationPlan(prepared, placement, options)
 
 

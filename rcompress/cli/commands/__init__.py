@@ -11,6 +11,7 @@ COMMANDS = (
     "import",
     "prune",
     "export",
+    "build-engine",
     "eval",
     "bench",
     "predict",

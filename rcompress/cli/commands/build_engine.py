@@ -1,0 +1,217 @@
+"""``rcompress build-engine``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from rcompress.cli import options
+from rcompress.cli.naming import beside, derived
+from rcompress.cli.output import Output
+from rcompress.cli.values import batch_range, floats_per_channel
+
+if TYPE_CHECKING:
+    from rcompress.artifacts.spec import ModelSpec
+    from rcompress.engines.base import Backend, Precision
+    from rcompress.methods.calibration_cache import CalibrationCache
+    from rcompress.methods.calibration_data import CalibrationChoice, CalibrationImages
+    from rcompress.methods.deploy import Deployed
+    from rcompress.methods.source_graph import SourceGraph
+
+BackendChoice = Literal["auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+Method = Literal["minmax", "percentile", "entropy", "mse", "moving-average"]
+
+
+def command(
+    source: options.Source,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Its suffix selects .xml (OpenVINO), .onnx or .plan (TensorRT)."),
+    ] = None,
+    backend: Annotated[
+        BackendChoice, typer.Option(help="auto: TensorRT where it and a GPU are there, else OpenVINO.")
+    ] = "auto",
+    int8: Annotated[bool, typer.Option("--int8", help="Quantize weights and activations.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Half precision.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Brain floating point.")] = False,
+    calib: Annotated[
+        str | None,
+        typer.Option(
+            help="Calibration images: a dataset as in cifar10:512, imagefolder:DIR or parquet:DIR, or a cache "
+            "NAME.calib.json (default: the training split of the dataset that the file names)."
+        ),
+    ] = None,
+    calib_images: Annotated[int, typer.Option("--calib-images", min=1, help="How many of them.")] = 512,
+    method: Annotated[Method, typer.Option(help="How activation ranges are chosen.")] = "minmax",
+    percentile: Annotated[
+        float, typer.Option(min=50.0, max=100.0, help="Share of the values to keep, for --method percentile.")
+    ] = 99.99,
+    per_tensor: Annotated[
+        bool, typer.Option("--per-tensor", help="One weight scale for a layer, not for each channel.")
+    ] = False,
+    mean: Annotated[
+        str | None, typer.Option(help="Mean per channel, of an ONNX file that does not say it.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Standard deviation per channel, likewise.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="TensorRT-RTX: the GPU to build for where there is none, as in sm_86.")
+    ] = None,
+    batches: Annotated[
+        str, typer.Option("--batch-range", help="TensorRT: smallest, usual and largest batch.")
+    ] = "1:1:64",
+    workspace: Annotated[
+        int | None, typer.Option(min=1, help="TensorRT: scratch memory in MiB (its own default).")
+    ] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="TensorRT: file of kernel timings, read and written.")
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="TensorRT: run on later versions too.")
+    ] = False,
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="TensorRT: run on other GPUs from Ampere on.")
+    ] = False,
+    arch: options.ArchCode = None,
+    data_dir: options.DataDir = None,
+    seed: options.Seed = 0,
+    threads: options.Threads = 0,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Build an engine for OpenVINO, ONNX Runtime, TensorRT or TensorRT-RTX from a checkpoint or an ONNX file.
+
+    Example: rcompress build-engine r20.onnx --int8
+    """
+    precision = _precision(int8, fp16, bf16)
+    means, stds = floats_per_channel(mean, "--mean"), floats_per_channel(std, "--std")
+    batch_sizes = batch_range(batches)
+    with Output(json_, quiet) as out:
+        from rcompress.artifacts.files import require_file, require_output
+        from rcompress.cli.session import set_threads
+        from rcompress.engines import BuildOptions, choose_backend
+        from rcompress.methods.calibration_data import parse_choice
+        from rcompress.methods.deploy import EngineRequest, deploy
+        from rcompress.methods.quantize import QuantizeOptions
+        from rcompress.methods.source_graph import open_graph
+
+        require_file(source)
+        set_threads(threads)
+        chosen = choose_backend(None if backend == "auto" else backend, output)
+        path = require_output(_target(source, output, chosen, precision), [source])
+        graph = open_graph(source, arch)
+        choice = parse_choice(calib, calib_images)
+        spec = _spec(graph, means, stds, choice.dataset, precision)
+        build = BuildOptions(
+            precision=precision,
+            batch_range=batch_sizes,
+            workspace_bytes=workspace and workspace * 2**20,
+            target=target,
+            version_compatible=version_compatible,
+            hardware_compatible=hardware_compatible,
+            timing_cache=timing_cache,
+        )
+        profile: Literal["cpu", "tensorrt"] = "tensorrt" if path.suffix == ".plan" else "cpu"
+        request = EngineRequest(chosen, build, QuantizeOptions(profile, method, percentile, not per_tensor))
+        calibration = _calibration(choice, spec, source, data_dir, seed, out) if precision == "int8" else None
+        done = deploy(graph, spec, path, request, calibration, out)
+        details = _say(out, done, chosen)
+        out.path(path, **details)
+
+
+def _precision(int8: bool, fp16: bool, bf16: bool) -> Precision:
+    wanted: list[Precision] = [
+        name for name, given in (("int8", int8), ("fp16", fp16), ("bf16", bf16)) if given
+    ]
+    if len(wanted) > 1:
+        raise typer.BadParameter("choose one of --int8, --fp16 and --bf16")
+    return wanted[0] if wanted else "fp32"
+
+
+def _target(source: Path, output: Path | None, backend: Backend, precision: Precision) -> Path:
+    from rcompress.engines.selection import SUFFIXES
+    from rcompress.errors import RcompressError
+
+    path = output or derived(source, "" if precision == "fp32" else precision, SUFFIXES[backend])
+    if path.resolve() == source.resolve() and backend == "onnxruntime":
+        raise RcompressError(source, "runs in ONNX Runtime as it is", "nothing to build; or add --int8")
+    return path
+
+
+def _spec(
+    graph: SourceGraph,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    dataset: str | None,
+    precision: Precision,
+) -> ModelSpec | None:
+    """What the file says of itself; of a foreign one, what the options say."""
+    from rcompress.errors import RcompressError
+    from rcompress.methods.source_graph import foreign_spec
+
+    if graph.spec is not None:
+        if mean is not None or std is not None:
+            raise RcompressError(
+                graph.path, "already says how its images are normalised", "leave --mean and --std out"
+            )
+        return graph.spec
+    if mean is not None and std is not None:
+        return foreign_spec(graph, mean, std, dataset)
+    if precision == "int8":
+        raise RcompressError(
+            graph.path,
+            "does not say how its images are prepared, which calibration needs",
+            "add --calib DATASET --mean M,M,M --std S,S,S",
+        )
+    return None
+
+
+def _calibration(
+    choice: CalibrationChoice,
+    spec: ModelSpec | None,
+    source: Path,
+    data_dir: Path | None,
+    seed: int,
+    out: Output,
+) -> CalibrationCache | CalibrationImages:
+    from rcompress.methods.calibration_cache import read_cache
+    from rcompress.methods.calibration_data import open_images
+
+    if choice.cache is not None:
+        return read_cache(choice.cache)
+    assert spec is not None, "_spec has refused INT8 without a description"
+    return open_images(choice, spec, source, data_dir, seed, out)
+
+
+def _say(out: Output, done: Deployed, backend: Backend) -> dict[str, Any]:
+    """Write the calibration cache beside the engine, and tell what came out."""
+    from rcompress.methods.calibration_cache import write_cache
+
+    details: dict[str, Any] = {
+        "backend": backend,
+        "size_bytes": done.size_bytes,
+        "source_bytes": done.source_bytes,
+        "executed_layers": done.executed,
+    }
+    if done.cache is not None and done.report is not None:
+        cache = write_cache(beside(done.path, ".calib.json"), done.cache)
+        report = done.report
+        out.note(
+            f"calibrated with {done.cache.images} images of {done.cache.dataset} ({done.cache.method}), "
+            f"ranges in {cache}; INT8 operands for {report.convolutions} of {report.all_convolutions} convolutions "
+            f"and {report.matrices} of {report.all_matrices} matrix products"
+        )
+        details |= {"calibration": str(cache), "int8_convolutions": report.convolutions}
+    if done.executed:
+        layers = ", ".join(f"{count} in {precision}" for precision, count in done.executed.items())
+        out.note(f"{backend} runs the convolution and matrix layers here: {layers}")
+    else:
+        out.note(f"{backend} cannot run here: the engine was built, not run")
+    ratio = done.size_bytes / done.source_bytes
+    out.note(f"{done.size_bytes:,} bytes, {ratio:.2f} times the source's {done.source_bytes:,}")
+    if done.cache is not None and ratio > 1:
+        out.note(
+            "warning: the INT8 engine is larger than its source: on so small a network it does not pay in size"
+        )
+    return details

@@ -1,0 +1,136 @@
+"""From a graph to an engine file: choose the precision in the graph, build, and see what really runs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rcompress.artifacts.spec import ModelSpec, Step, parent_fields
+from rcompress.engines import Backend, BuildOptions, RunOptions, backend_status, build_engine, load_engine
+from rcompress.errors import RcompressError
+from rcompress.measure.size import size_bytes
+from rcompress.measure.static import graph_metrics
+from rcompress.methods.calibration_cache import CalibrationCache
+from rcompress.methods.calibration_data import CalibrationImages
+from rcompress.methods.lower_precision import lower_precision
+from rcompress.methods.post_training import quantize_after_training
+from rcompress.methods.quantize import QuantizationReport, QuantizeOptions
+from rcompress.methods.source_graph import SourceGraph
+from rcompress.progress import SILENT, Progress
+
+COMMAND = "build-engine"
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """What to build: for which backend, how, and for INT8 how to quantize."""
+
+    backend: Backend
+    build: BuildOptions = field(default_factory=BuildOptions)
+    quantize: QuantizeOptions = field(default_factory=QuantizeOptions)
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """An engine as built.
+
+    Attributes:
+        path: the engine.
+        cache: what makes its INT8 graph again without images; None for other precisions.
+        report: what was quantized; None likewise.
+        executed: convolution and matrix layers by the precision they run in, as the runtime tells here; empty
+            where it could only be built.
+        size_bytes, source_bytes: of the engine and of the file it was made from.
+    """
+
+    path: Path
+    cache: CalibrationCache | None
+    report: QuantizationReport | None
+    executed: dict[str, int]
+    size_bytes: int
+    source_bytes: int
+
+
+def deploy(
+    source: SourceGraph,
+    spec: ModelSpec | None,
+    target: Path,
+    request: EngineRequest,
+    calibration: CalibrationCache | CalibrationImages | None = None,
+    progress: Progress = SILENT,
+) -> Deployed:
+    """Build ``source`` into ``target``.
+
+    Args:
+        spec: the source's own description, or what the user said of a foreign graph; None: the engine has none.
+        calibration: where INT8 ranges come from.
+
+    Raises:
+        RcompressError: the graph does not allow the precision, or the backend refuses it.
+    """
+    model, report, cache = source.model, None, None
+    if request.build.precision == "int8":
+        if calibration is None:
+            raise RcompressError(source.path, "INT8 needs calibration", "name a dataset with --calib")
+        quantized, cache = quantize_after_training(
+            model, calibration, request.quantize, str(source.path), progress
+        )
+        model, report = quantized.model, quantized.report
+    elif _in_graph(request):
+        model = lower_precision(
+            model, "fp16" if request.build.precision == "fp16" else "bf16", str(source.path)
+        )
+    described = None if spec is None else spec.with_step(_step(source, request, cache, report))
+    progress.start(f"building for {request.backend}", 1)
+    build_engine(model, described, target, request.backend, request.build, progress)
+    return Deployed(
+        target,
+        cache,
+        report,
+        executed_here(target, request.backend),
+        size_bytes(target),
+        size_bytes(source.path),
+    )
+
+
+def _in_graph(request: EngineRequest) -> bool:
+    """Whether the precision is written into the graph: OpenVINO takes BF16 as a setting instead."""
+    precision = request.build.precision
+    return precision == "fp16" or (precision == "bf16" and request.backend != "openvino")
+
+
+def executed_here(path: Path, backend: Backend) -> dict[str, int]:
+    """What an engine runs on this machine; empty where it cannot be loaded for want of a GPU."""
+    if not backend_status(backend).usable:
+        return {}
+    engine = load_engine(path, backend, RunOptions(device="auto"))
+    try:
+        return engine.info.executed
+    finally:
+        engine.close()
+
+
+def _step(
+    source: SourceGraph,
+    request: EngineRequest,
+    cache: CalibrationCache | None,
+    report: QuantizationReport | None,
+) -> Step:
+    """The engine's entry in its lineage; the figures are those of the network before it was converted."""
+    options: dict[str, Any] = {"backend": request.backend, **asdict(request.build)}
+    if cache is not None and report is not None:
+        options |= {
+            "quantization": asdict(request.quantize),
+            "calibration": {"dataset": cache.dataset, "images": cache.images, "method": cache.method},
+            "int8_layers": {"convolutions": report.convolutions, "matrices": report.matrices},
+        }
+    status = backend_status(request.backend)
+    notes = () if status.usable else (f"built here, not run: {status.fault}",)
+    return Step(
+        COMMAND,
+        options,
+        **parent_fields(source.path, source.sha256),  # type: ignore[arg-type]
+        metrics=dict(graph_metrics(source.model)),
+        notes=notes,
+    )
