@@ -56,8 +56,8 @@ def command(
             table = table_of(report)
             headers = [column.header for column in table.columns]
             out.table(table.caption, headers, table.cells, report.to_dict(), table.text_columns)
-            for note in table.footnotes:
-                out.note(note)
+            if table.footnotes and not json_:
+                typer.echo("\n".join(table.footnotes))
             return
         pictures, missing = write_report(report, output)
         for sentence in missing:

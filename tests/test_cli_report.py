@@ -1,0 +1,169 @@
+"""``rcompress report`` as a user meets it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+import reporting
+from PIL import Image
+
+PICTURES = ("accuracy-size", "accuracy-latency", "throughput-size", "latency")
+
+
+def report(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rcompress", "report", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    records = reporting.family()
+    reporting.write(tmp_path, records[:3], "b")
+    reporting.write(tmp_path, records[3:], "a")
+    return tmp_path
+
+
+def test_the_table_goes_to_stdout(folder: Path) -> None:
+    done = report(folder, "a.result.json", "b.result.json")
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if "b.onnx" in line)
+    assert {"onnxruntime", "0.25", "4.00x", "-1.00", "(89.50-90.40)"} <= set(line.split())
+    assert "Baseline: a.pth" in done.stdout
+
+
+def test_footnotes_stand_below_the_table(tmp_path: Path) -> None:
+    reporting.write(tmp_path, [reporting.benched("a.pth", 2.0), reporting.benched("b.pth", 1.0, threads=2)])
+    done = report(tmp_path, ".")
+    assert done.stdout.endswith("[1] no speed-up: threads 2, 1 for a.pth\n")
+    assert json.loads(report(tmp_path, ".", "--json").stdout)["rows"][1]["speedup"] is None
+
+
+def test_markup_in_a_name_is_text(tmp_path: Path) -> None:
+    reporting.write(tmp_path, [reporting.evaluated("[red]a[/red].pth", 90.0)])
+    assert "[red]a[/red].pth" in report(tmp_path, ".").stdout
+
+
+def test_json_is_one_object(folder: Path) -> None:
+    said = json.loads(report(folder, ".", "--json", "--baseline", "b.onnx").stdout)
+    assert said["baseline"] == "b.onnx"
+    assert said["rows"][0]["compression_ratio"] == 0.25
+    assert said["rows"][0]["size_bytes"] == 2**20
+
+
+def test_the_page_and_its_pictures(folder: Path) -> None:
+    done = report(folder, ".", "-o", "out/page.html", "--title", "My title")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "out/page.html\n"
+    assert "<h1>My title</h1>" in (folder / "out/page.html").read_text()
+    for name in PICTURES:
+        with Image.open(folder / f"out/page-{name}.png") as picture:
+            assert picture.width > 1000
+
+
+def test_markdown_links_its_pictures(folder: Path) -> None:
+    assert report(folder, ".", "-o", "my report.md").returncode == 0
+    text = (folder / "my report.md").read_text()
+    assert "![Latency](my%20report-latency.png)" in text
+    assert (folder / "my report-latency.png").exists()
+
+
+def test_csv_and_parquet_hold_the_same_raw_figures(folder: Path) -> None:
+    assert report(folder, ".", "-o", "r.csv").returncode == 0
+    assert report(folder, ".", "-o", "r.parquet").returncode == 0
+    frame = pl.read_parquet(folder / "r.parquet")
+    with (folder / "r.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["artifact"] for row in rows] == frame["artifact"].to_list()
+    assert (
+        [int(row["size_bytes"]) for row in rows] == frame["size_bytes"].to_list() == [2**20] * 2 + [2**18] * 2
+    )
+    assert frame["speedup"].to_list() == [1.0, 1.0, 4.0, 4.0]
+
+
+def test_one_sheet_of_all_plots(folder: Path) -> None:
+    assert report(folder, ".", "-o", "plots.png").returncode == 0
+    with Image.open(folder / "plots.png") as sheet:
+        assert sheet.width > 2500
+    assert len(list(folder.glob("*.png"))) == 1
+
+
+def test_missing_plots_and_skipped_files_are_told_on_stderr(folder: Path) -> None:
+    (folder / "notes.txt").write_text("hello")
+    reporting.write(folder, [reporting.evaluated("c.pth", 80.0)], "c")
+    done = report(folder, "notes.txt", "c.result.json", "-o", "r.html")
+    assert "skipped notes.txt" in done.stderr
+    assert "the records hold no latency" in done.stderr
+    assert done.stdout == "r.html\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "said"),
+    [
+        (None, ("none.result.json",), "no such file"),
+        (None, (".",), "no *.result.json there"),
+        ("", (".",), "is empty"),
+        ("{", (".",), "holds no result records"),
+        ('{"schema": "other/1", "records": []}', (".",), "holds no result records"),
+        ('{"schema": "rcompress-result/1", "records": []}', (".",), "there is no record to show"),
+        (
+            '{"schema": "rcompress-result/1", "records": [{"kind": "eval"}]}',
+            (".",),
+            "holds no result records",
+        ),
+        ('{"schema": "rcompress-result/1", "records": [3]}', (".",), "holds no result records"),
+        (
+            '{"schema": "rcompress-result/1", "records": '
+            '[{"kind": "eval", "artifact": "a", "sha256": "b", "metrics": {}, "lineage": 3}]}',
+            (".",),
+            "holds no result records",
+        ),
+    ],
+    ids=[
+        "missing",
+        "empty folder",
+        "empty",
+        "truncated",
+        "schema",
+        "no records",
+        "fields",
+        "number",
+        "types",
+    ],
+)
+def test_bad_input_is_one_line(
+    tmp_path: Path, content: str | None, arguments: tuple[str, ...], said: str
+) -> None:
+    if content is not None:
+        (tmp_path / "x.result.json").write_text(content)
+    done = report(tmp_path, *arguments)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("-o", "r.docx"), "is no kind of report"),
+        (("-o", "a.result.json"), "is no kind of report"),
+        (("--baseline", "zzz"), "is not among the artifacts"),
+        (("-o", "a.result.json/r.html"), "is a file, not a folder"),
+    ],
+    ids=["suffix", "input", "baseline", "folder is a file"],
+)
+def test_bad_options_are_one_line_and_write_nothing(
+    folder: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    before = sorted(path.name for path in folder.iterdir())
+    done = report(folder, ".", *arguments)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert sorted(path.name for path in folder.iterdir()) == before
