@@ -6,7 +6,7 @@ import reporting
 
 from rcompress.artifacts.records import Record
 from rcompress.report.build import build_report
-from rcompress.report.tables import Table, markdown, table_of
+from rcompress.report.tables import Table, halves, markdown, table_of
 
 
 def _table(records: list[Record]) -> Table:
@@ -69,3 +69,11 @@ def test_markdown_is_a_table_and_cannot_be_broken_by_a_name() -> None:
     assert all(line.replace("\\|", "").count("|") == lines[1].count("|") for line in lines)
     assert "a\\|b\\<img\\>\\`\\*.pth" in lines[2]
     assert "![Latency](r-latency.png)" in text
+
+
+def test_halves_drop_empty_and_repeated_lines() -> None:
+    quality, speed = halves(_table([*reporting.family(), reporting.evaluated("c.pth", 80.0)]))
+    assert _column(quality, "artifact") == ["a.pth", "c.pth", "b.onnx"]
+    assert _column(speed, "artifact") == ["a.pth", "a.pth", "b.onnx", "b.onnx"]
+    assert _column(speed, "batch") == ["1", "64", "1", "64"]
+    assert len(halves(_table([reporting.evaluated("c.pth", 80.0)]))) == 1

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rcompress.report.build import Report
-from rcompress.report.frame import Row
+from rcompress.report.frame import ACCURACY_KEYS, SPEED_KEYS, Row
 from rcompress.report.text import KIB, MIB, signed, significant, with_spread
 
+SPEED_FIGURES = (
+    "latency_p50_ms",
+    "speedup",
+    "throughput_images_per_s",
+    "peak_memory_bytes",
+    "energy_j_per_image",
+)
 SMALL_FILE_BYTES = 100 * KIB
 MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|#~$&])")
 
@@ -64,6 +71,24 @@ def table_of(report: Report) -> Table:
         caption=_caption(report, rows),
         footnotes=[f"[{number}] {reason}" for reason, number in reasons.items()] + report.notes,
     )
+
+
+def halves(table: Table) -> list[Table]:
+    """The same as two narrower tables, one of sizes and accuracy, one of speed; equal lines stand once."""
+    quality = [c for c in table.columns if c.key not in SPEED_KEYS and c.key not in SPEED_FIGURES]
+    speed = [c for c in table.columns if c.key not in ACCURACY_KEYS and (c.text or c.key in SPEED_FIGURES)]
+    return [_narrowed(table, columns) for columns in (quality, speed) if not all(c.text for c in columns)]
+
+
+def _narrowed(table: Table, columns: list[Column]) -> Table:
+    places = [table.columns.index(column) for column in columns]
+    distinct: dict[tuple[str, ...], Row] = {}
+    for row, cells in zip(table.rows, table.cells, strict=True):
+        chosen = tuple(cells[place] for place in places)
+        if any(cell for cell, column in zip(chosen, columns, strict=True) if not column.text):
+            distinct.setdefault(chosen, row)
+    cells_left = [list(cells) for cells in distinct]
+    return replace(table, columns=columns, rows=list(distinct.values()), cells=cells_left)
 
 
 def markdown(report: Report, pictures: Sequence[tuple[str, str]] = ()) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rcompress.cli import options
-from rcompress.cli.output import Output
+from rcompress.cli.output import Output, print_table
+
+if TYPE_CHECKING:
+    from rcompress.report.build import Report
 
 
 def command(
@@ -43,7 +46,6 @@ def command(
     with Output(json_, quiet) as out:
         from rcompress.artifacts.files import require_output
         from rcompress.report.build import build_report, read_sources
-        from rcompress.report.tables import table_of
         from rcompress.report.write import require_kind, write_report
 
         records, read, skipped = read_sources(sources)
@@ -53,13 +55,25 @@ def command(
             require_output(require_kind(output), read)
         report = build_report(records, baseline, title)
         if output is None:
-            table = table_of(report)
-            headers = [column.header for column in table.columns]
-            out.table(table.caption, headers, table.cells, report.to_dict(), table.text_columns)
-            if table.footnotes and not json_:
-                typer.echo("\n".join(table.footnotes))
+            _show(report, out)
             return
         pictures, missing = write_report(report, output)
         for sentence in missing:
             out.note(sentence)
         out.path(output, pictures=[str(path) for path in pictures], **report.to_dict())
+
+
+def _show(report: Report, out: Output) -> None:
+    """Two tables, which fit a terminal better than the one, and what their numbers in brackets mean."""
+    from rcompress.report.tables import halves, table_of
+
+    if out.as_json:
+        out.json(report.to_dict())
+        return
+    table = table_of(report)
+    typer.echo(table.caption)
+    for half in halves(table):
+        headers = [column.header for column in half.columns]
+        print_table("", headers, half.cells, half.text_columns)
+    if table.footnotes:
+        typer.echo("\n".join(table.footnotes))
