@@ -61,8 +61,9 @@ def load_engine(path: Path, backend: Backend | None = None, options: RunOptions 
         raise RcompressError(
             path, f"{backend} does not run {path.suffix} files", f"use {' or '.join(allowed)}"
         )
-    chosen = _plan_backend(path, backend) if path.suffix == ".plan" else backend or allowed[0]
-    engine: Engine = _adapter(chosen).load(path, options)
+    chosen = backend or allowed[0]
+    extra = {"backend": backend} if path.suffix == ".plan" else {}
+    engine: Engine = _adapter(chosen).load(path, options, **extra)
     if options.device.startswith("cuda") and engine.info.device == "cpu":
         raise RcompressError(
             path, f"{chosen} runs it on the CPU, not on {options.device}", "use --device cpu"
@@ -87,15 +88,6 @@ def build_engine(
     extra = {"backend": backend} if MODULES[backend] == "trt" else {}
     written: Path = _adapter(backend).build(model, spec, path, options, progress, **extra)
     return written
-
-
-def _plan_backend(path: Path, backend: Backend | None) -> Backend:
-    from rcompress.engines.plan_file import read_sidecar
-
-    recorded = read_sidecar(path).backend
-    if backend is not None and backend != recorded:
-        raise RcompressError(path, f"was built by {recorded}", f"use --backend {recorded}")
-    return recorded
 
 
 def _adapter(backend: Backend) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rcompress.artifacts.spec import ModelSpec, Step, parent_fields
 from rcompress.engines import Backend, BuildOptions, RunOptions, backend_status, build_engine, load_engine
+from rcompress.engines.plan_file import read_sidecar
 from rcompress.errors import RcompressError
 from rcompress.measure.size import size_bytes
 from rcompress.measure.static import graph_metrics
@@ -39,8 +40,9 @@ class Deployed:
         path: the engine.
         cache: what makes its INT8 graph again without images; None for other precisions.
         report: what was quantized; None likewise.
-        executed: convolution and matrix layers by the precision they run in, as the runtime tells here; empty
-            where it could only be built.
+        executed: convolution and matrix layers by the precision they run in, as the runtime tells, or the builder
+            where the engine cannot run here.
+        runs_here: whether it can.
         size_bytes, source_bytes: of the engine and of the file it was made from.
     """
 
@@ -48,6 +50,7 @@ class Deployed:
     cache: CalibrationCache | None
     report: QuantizationReport | None
     executed: dict[str, int]
+    runs_here: bool
     size_bytes: int
     source_bytes: int
 
@@ -85,12 +88,13 @@ def deploy(
     progress.start(f"building for {request.backend}", 1)
     build_engine(model, described, target, request.backend, request.build, progress)
     return Deployed(
-        target,
-        cache,
-        report,
-        executed_here(target, request.backend),
-        size_bytes(target),
-        size_bytes(source.path),
+        path=target,
+        cache=cache,
+        report=report,
+        executed=_executed(target, request.backend),
+        runs_here=backend_status(request.backend).usable,
+        size_bytes=size_bytes(target),
+        source_bytes=size_bytes(source.path),
     )
 
 
@@ -100,10 +104,10 @@ def _in_graph(request: EngineRequest) -> bool:
     return precision == "fp16" or (precision == "bf16" and request.backend != "openvino")
 
 
-def executed_here(path: Path, backend: Backend) -> dict[str, int]:
-    """What an engine runs on this machine; empty where it cannot be loaded for want of a GPU."""
+def _executed(path: Path, backend: Backend) -> dict[str, int]:
+    """What an engine runs: from the loaded engine, or from the builder's report where it cannot be loaded here."""
     if not backend_status(backend).usable:
-        return {}
+        return read_sidecar(path).layers
     engine = load_engine(path, backend, RunOptions(device="auto"))
     try:
         return engine.info.executed

@@ -193,6 +193,7 @@ def _say(out: Output, done: Deployed, backend: Backend) -> dict[str, Any]:
         "size_bytes": done.size_bytes,
         "source_bytes": done.source_bytes,
         "executed_layers": done.executed,
+        "runs_here": done.runs_here,
     }
     if done.cache is not None and done.report is not None:
         cache = write_cache(beside(done.path, ".calib.json"), done.cache)
@@ -203,11 +204,13 @@ def _say(out: Output, done: Deployed, backend: Backend) -> dict[str, Any]:
             f"and {report.matrices} of {report.all_matrices} matrix products"
         )
         details |= {"calibration": str(cache), "int8_convolutions": report.convolutions}
-    if done.executed:
-        layers = ", ".join(f"{count} in {precision}" for precision, count in done.executed.items())
+    layers = ", ".join(f"{count} in {precision}" for precision, count in done.executed.items())
+    if done.runs_here:
         out.note(f"{backend} runs the convolution and matrix layers here: {layers}")
     else:
-        out.note(f"{backend} cannot run here: the engine was built, not run")
+        out.note(
+            f"built, not run: {backend} cannot run here; its builder chose for the same layers: {layers}"
+        )
     ratio = done.size_bytes / done.source_bytes
     out.note(f"{done.size_bytes:,} bytes, {ratio:.2f} times the source's {done.source_bytes:,}")
     if done.cache is not None and ratio > 1:
