@@ -41,7 +41,10 @@ def test_an_unknown_baseline_lists_the_artifacts() -> None:
     [
         (reporting.benched("b.pth", 1.0, threads=2), "threads 2, 1 for a.pth"),
         (reporting.benched("b.pth", 1.0, batch_size=8), "batch size 8, 1 for a.pth"),
-        (reporting.benched("b.pth", 1.0, cpu="Other CPU"), "machine Other CPU, Test CPU for a.pth"),
+        (
+            reporting.benched("b.pth", 1.0, cpu="Other CPU"),
+            "machine Other CPU (AVX2), Test CPU (AVX2) for a.pth",
+        ),
     ],
     ids=["threads", "batch", "machine"],
 )
@@ -77,3 +80,9 @@ def test_what_the_baseline_lacks_is_said() -> None:
 def test_empty_files_have_no_ratio() -> None:
     rows = _rows([reporting.benched("a.pth", 2.0, 0), reporting.benched("b.pth", 2.0, 4)])
     assert [row["compression_ratio"] for row in rows] == [None, None]
+
+
+def test_deltas_are_computed_even_where_a_record_brings_its_own() -> None:
+    brought = reporting.record("eval", "a.pth", {"speedup": 99.0, "top1_difference_points": 9.0}, {})
+    rows = _rows([brought, reporting.benched("a.pth", 2.0)])
+    assert [row["speedup"] for row in rows if row["latency_p50_ms"]] == [1.0]

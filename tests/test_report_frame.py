@@ -98,3 +98,9 @@ def test_a_loss_that_diverged_is_no_figure() -> None:
         [reporting.record("eval", "a.pth", {"top1_percent": 10.0, "loss": math.nan}, {})]
     )
     assert frame["loss"].to_list() == [None]
+
+
+@pytest.mark.parametrize("name", ["artifact", "lineage", "threads", "backend"])
+def test_a_metric_cannot_pose_as_a_column(name: str) -> None:
+    with pytest.raises(RcompressError, match=f"a metric called {name}"):
+        frame_from_records([reporting.record("eval", "a.pth", {name: 1.0}, {})])

@@ -53,10 +53,24 @@ def test_a_point_on_the_front_is_filled_and_a_beaten_one_hollow() -> None:
 
 def test_the_subtitle_says_what_is_compared() -> None:
     subtitles = {plot.name: plot.subtitle for plot in _plots(reporting.family())[0]}
-    assert subtitles["accuracy-latency"][0] == "digits, test split, 1,000 images, cpu, 1 thread, batch 1"
-    assert subtitles["throughput-size"][0] == "cpu, 1 thread, batch 64"
+    assert (
+        subtitles["accuracy-latency"][0]
+        == "digits, test split, 1,000 images, Test CPU (AVX2), 1 thread, batch 1"
+    )
+    assert subtitles["throughput-size"][0] == "Test CPU (AVX2), 1 thread, batch 64"
     assert "95 %" in subtitles["accuracy-size"][1]
     assert "95 %" not in subtitles["throughput-size"][1]
+
+
+def test_one_artifact_in_two_backends_has_two_bars() -> None:
+    records = [reporting.benched("a.onnx", 1.0, backend=name) for name in ("onnxruntime", "openvino")]
+    [plot] = [plot for plot in _plots(records)[0] if plot.name == "latency"]
+    assert min(_pixels(plot.png, COLOURS[name]) for name in ("onnxruntime", "openvino")) > 10_000
+
+
+def test_an_accuracy_of_zero_is_drawn() -> None:
+    records = [reporting.benched("a.pth", 1.0), reporting.evaluated("a.pth", 0.0)]
+    assert "accuracy-size" in [plot.name for plot in _plots(records)[0]]
 
 
 def test_without_latency_the_missing_plots_are_explained() -> None:

@@ -11,7 +11,8 @@ from rcompress.report.compare import with_deltas
 from rcompress.report.frame import Row, frame_from_records
 from rcompress.report.labels import CHARACTER_WIDTH, DOT, LINE_HEIGHT, Place, placed
 from rcompress.report.plots import largest, smallest
-from rcompress.report.points import ACCURACY, LATENCY, SIZE, THROUGHPUT, comparable, in_words, on_front
+from rcompress.report.points import ACCURACY, LATENCY, SIZE, THROUGHPUT, comparable, on_front
+from rcompress.report.text import in_words
 
 
 def _rows() -> list[Row]:
@@ -37,7 +38,7 @@ def test_the_front_is_what_nothing_beats(points: list[tuple[int, float]], front:
 def test_latency_is_compared_at_the_smallest_batch_and_throughput_at_the_largest() -> None:
     points, conditions = comparable(_rows(), (ACCURACY, LATENCY), smallest)
     assert [point["latency_p50_ms"] for point in points] == [2.0, 0.5]
-    assert in_words(conditions) == "digits, test split, 1,000 images, cpu, 1 thread, batch 1"
+    assert in_words(conditions) == "digits, test split, 1,000 images, Test CPU (AVX2), 1 thread, batch 1"
     points, _ = comparable(_rows(), (THROUGHPUT,), largest)
     assert {point["batch_size"] for point in points} == {64}
 

@@ -32,7 +32,7 @@ def test_figures_units_and_deltas() -> None:
 def test_shared_conditions_are_said_once_and_differing_ones_are_columns() -> None:
     table = _table(reporting.family())
     assert table.caption == (
-        "Baseline: a.pth; accuracy on digits, test split, 1,000 images; speed on cpu, 1 thread."
+        "Baseline: a.pth; accuracy on digits, test split, 1,000 images; speed on Test CPU (AVX2), 1 thread."
     )
     assert _column(table, "batch") == ["1", "64", "1", "64"]
     headers = [column.header for column in table.columns]

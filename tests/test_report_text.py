@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rcompress.report.text import signed, significant, with_spread
+from rcompress.report.text import in_words, signed, significant, with_spread
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,20 @@ def test_intervals_and_deviations_keep_the_figures_decimals() -> None:
 )
 def test_signs(value: float, shown: str) -> None:
     assert signed(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("conditions", "said"),
+    [
+        ({"machine": "EPYC", "device": "cpu", "threads": 2, "transfers": "none"}, "EPYC, 2 threads"),
+        (
+            {"machine": "EPYC", "device": "NVIDIA H200", "transfers": "excluded"},
+            "NVIDIA H200, transfers excluded",
+        ),
+        ({"device": "cpu", "threads": 1, "batch_size": None}, "cpu, 1 thread"),
+        ({"dataset": "cifar10", "split": "test", "images": 10000}, "cifar10, test split, 10,000 images"),
+        ({}, ""),
+    ],
+)
+def test_conditions_are_told_in_words(conditions: dict[str, object], said: str) -> None:
+    assert in_words(conditions) == said

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +11,7 @@ import altair as alt
 import vl_convert
 from PIL import Image
 
+from rcompress.report.axes import Axis, axis_for
 from rcompress.report.frame import Row
 from rcompress.report.labels import placed
 from rcompress.report.points import Measure, on_front
@@ -21,7 +20,6 @@ from rcompress.report.text import significant
 Spec = dict[str, Any]
 PICTURE_WIDTH, HEIGHT, SCALE = 640, 360, 2
 BAR_STEP, BAR_HEIGHT = 28, 16
-LOG_FROM = 20
 FONT = "Liberation Sans, Helvetica Neue, Arial, sans-serif"
 COLOURS = {
     "torch": "#e4572e",
@@ -35,33 +33,12 @@ NEAR = ("right", "left", "top-right", "bottom-right", "top-left", "bottom-left",
 ANCHORS = [(anchor, 4) for anchor in NEAR] + [(anchor, 16) for anchor in NEAR]
 
 
-@dataclass(frozen=True)
-class Axis:
-    """A measure with the range that it spans on paper."""
-
-    measure: Measure
-    low: float
-    high: float
-    logarithmic: bool
-
-    @property
-    def scale(self) -> alt.Scale:
-        """The same for Vega-Lite."""
-        return alt.Scale(
-            domain=[self.low, self.high], type="log" if self.logarithmic else "linear", nice=False
-        )
-
-    def share(self, value: float) -> float:
-        """Where ``value`` lies between the ends, 0 to 1."""
-        if self.logarithmic:
-            return math.log(value / self.low) / math.log(self.high / self.low)
-        return (value - self.low) / (self.high - self.low)
-
-
 def scatter(rows: Sequence[Row], x: Measure, y: Measure) -> alt.LayerChart:
     """Points labelled with the artifact, the Pareto front filled and joined by a dashed staircase."""
-    points = [_point(row, x, y, front) for row, front in zip(rows, on_front(rows, x, y), strict=True)]
-    across, up = _axis(points, x, "x"), _axis(points, y, "y")
+    fronts, names = on_front(rows, x, y), _unique_names(rows)
+    points = [_point(*point, x, y) for point in zip(rows, names, fronts, strict=True)]
+    across = axis_for(x, [point["x"] for point in points])
+    up = axis_for(y, [point[key] for point in points for key in ("y", "low", "high") if key in point])
     _label(points, across, up)
     base = alt.Chart().encode(
         x=alt.X("x:Q", title=x.label, scale=across.scale).axis(grid=False),
@@ -82,11 +59,12 @@ def scatter(rows: Sequence[Row], x: Measure, y: Measure) -> alt.LayerChart:
 
 def bars(rows: Sequence[Row], measure: Measure, until: str) -> alt.LayerChart:
     """One bar per row in the rows' order; a thin line goes on to the column ``until`` where there is one."""
-    points = [_bar(row, measure, until) for row in rows]
-    names = alt.Y("label:N", title=None, sort=[point["label"] for point in points])
+    points = [_bar(*point, measure, until) for point in zip(rows, _unique_names(rows), strict=True)]
+    names = alt.Y("name:N", title=None, sort=[point["name"] for point in points])
+    across = axis_for(measure, [point["until"] for point in points])
     base = alt.Chart().encode(
         y=names.axis(labelLimit=170, ticks=False, domain=False),
-        x=alt.X("x:Q", title=measure.label, scale=_axis(points, measure, "until").scale),
+        x=alt.X("x:Q", title=measure.label, scale=across.scale),
     )
     bar = base.mark_bar(height=BAR_HEIGHT, cornerRadiusEnd=2)
     layers = [
@@ -185,7 +163,7 @@ def _names(base: alt.Chart) -> alt.Chart:
 
 def _place_in_browser(names: Spec) -> None:
     names["from"] = {"data": "dots_marks"}
-    names["encode"] = {"enter": {"text": {"field": "datum.artifact"}, "fontSize": {"value": 11.5}}}
+    names["encode"] = {"enter": {"text": {"field": "datum.name"}, "fontSize": {"value": 11.5}}}
     names["interactive"] = False
     label = {
         "type": "label",
@@ -197,8 +175,8 @@ def _place_in_browser(names: Spec) -> None:
     names["transform"] = [label]
 
 
-def _point(row: Row, x: Measure, y: Measure, front: bool) -> Row:
-    point = {"x": row[x.key] / x.unit, "y": row[y.key] / y.unit, "front": front, **_named(row, x, y)}
+def _point(row: Row, name: str, front: bool, x: Measure, y: Measure) -> Row:
+    point = {"x": row[x.key] / x.unit, "y": row[y.key] / y.unit, "front": front, **_named(row, name, x, y)}
     low, high = row.get(f"{y.key}_low"), row.get(f"{y.key}_high")
     if low is not None and high is not None:
         point |= {"low": low / y.unit, "high": high / y.unit}
@@ -215,10 +193,10 @@ def _label(points: Sequence[Row], across: Axis, up: Axis) -> None:
     intervals = [(*pixel(p["x"], p["high"]), *pixel(p["x"], p["low"])) for p in points if "low" in p]
     front = sorted(place for place, point in zip(pixels, points, strict=True) if point["front"])
     lines = [*intervals, *_staircase(front)]
-    names = [point["artifact"] for point in points]
+    names = [point["name"] for point in points]
     places = placed(pixels, names, (PICTURE_WIDTH, HEIGHT), lines)
     for point, place in zip(points, places, strict=True):
-        point |= {"label": ""} if place is None else {"label": point["artifact"], **vars(place)}
+        point |= {"label": ""} if place is None else {"label": point["name"], **vars(place)}
 
 
 def _staircase(front: Sequence[tuple[float, float]]) -> list[tuple[float, float, float, float]]:
@@ -229,34 +207,46 @@ def _staircase(front: Sequence[tuple[float, float]]) -> list[tuple[float, float,
     return boxes
 
 
-def _bar(row: Row, measure: Measure, until: str) -> Row:
+def _bar(row: Row, name: str, measure: Measure, until: str) -> Row:
     value, end = row[measure.key] / measure.unit, (row.get(until) or row[measure.key]) / measure.unit
-    named = _named(row, measure)
-    return {"x": value, "until": end, "label": row["artifact"], "shown": named[measure.label], **named}
+    named = _named(row, name, measure)
+    return {"x": value, "until": end, "shown": named[measure.label], **named}
 
 
-def _named(row: Row, *measures: Measure) -> Row:
+def _unique_names(rows: Sequence[Row]) -> list[str]:
+    """The artifacts' names, with the backend where one artifact ran in several."""
+    names = [row["artifact"] for row in rows]
+    return [
+        f"{name} ({row['backend']})" if names.count(name) > 1 else name
+        for row, name in zip(rows, names, strict=True)
+    ]
+
+
+def _named(row: Row, name: str, *measures: Measure) -> Row:
     figures = {
         measure.label: significant(row[measure.key] / measure.unit, measure.digits) for measure in measures
     }
-    return {"artifact": row["artifact"], "backend": row["backend"] or "unknown", **figures}
+    backend = row["backend"] or "unknown"
+    return {"name": name, "artifact": row["artifact"], "backend": backend, **figures}
 
 
 def _tooltip(points: Sequence[Row]) -> list[alt.Tooltip]:
-    hidden = {"x", "y", "low", "high", "front", "label", "shown", "until", "align", "baseline", "dx", "dy"}
+    hidden = {
+        "x",
+        "y",
+        "low",
+        "high",
+        "front",
+        "name",
+        "label",
+        "shown",
+        "until",
+        "align",
+        "baseline",
+        "dx",
+        "dy",
+    }
     return [alt.Tooltip(field=name, type="nominal", title=name) for name in points[0] if name not in hidden]
-
-
-def _axis(points: Sequence[Row], measure: Measure, name: str) -> Axis:
-    keys = (name, "low", "high") if name == "y" else (name,)
-    values = [point[key] for point in points for key in keys if key in point]
-    low, high = min(values), max(values)
-    if measure.key.endswith("_percent"):
-        margin = max((high - low) * 0.12, 0.25)
-        return Axis(measure, max(0.0, low - margin), min(100.0 + margin / 2, high + margin), False)
-    if high / low >= LOG_FROM:
-        return Axis(measure, low / 1.6, high * 1.6, True)
-    return Axis(measure, 0.0, high * 1.12, False)
 
 
 def _backends(points: Sequence[Row]) -> alt.Scale:

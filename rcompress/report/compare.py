@@ -36,7 +36,7 @@ def with_deltas(frame: pl.DataFrame, baseline: str | None = None) -> pl.DataFram
     rows = frame.to_dicts()
     base = _baseline_rows(rows, baseline)
     deltas = [_deltas(row, base) for row in rows]
-    return frame.hstack(pl.DataFrame(deltas, schema=DELTAS))
+    return frame.drop(DELTAS, strict=False).hstack(pl.DataFrame(deltas, schema=DELTAS))
 
 
 def baseline_name(frame: pl.DataFrame, baseline: str | None) -> str:

@@ -28,6 +28,7 @@ SPEED_KEYS: dict[str, type[pl.DataType]] = {
     "transfers": pl.String,
 }
 RUN_KEYS: dict[str, type[pl.DataType]] = {"sha256": pl.String, "backend": pl.String}
+RESERVED = {"artifact", "precision", "lineage", *RUN_KEYS, *SPEED_KEYS, *ACCURACY_KEYS}
 SHOWN_ALWAYS = (
     "size_bytes",
     "parameters",
@@ -54,7 +55,7 @@ def frame_from_records(records: Sequence[Record]) -> pl.DataFrame:
         Artifacts with the shorter history come first, so that a network precedes what was made of it.
 
     Raises:
-        RcompressError: a metric is not a number.
+        RcompressError: a metric is not a number, or has the name of one of these columns.
     """
     artifacts = _artifacts(records)
     speed = _measured([r for r in records if r.kind == "bench"], SPEED_METRICS, SPEED_KEYS)
@@ -118,7 +119,7 @@ def _measured(
 
 
 def _conditions(record: Record, schema: dict[str, type[pl.DataType]]) -> Row:
-    context = {**record.context, "sha256": record.sha256, "machine": record.machine.get("cpu")}
+    context = {**record.context, "sha256": record.sha256, "machine": _machine(record)}
     return {name: _condition(context.get(name), dtype) for name, dtype in schema.items()}
 
 
@@ -126,6 +127,11 @@ def _condition(value: object, dtype: type[pl.DataType]) -> str | int | None:
     if dtype is pl.Int64:
         return value if isinstance(value, int) and abs(value) <= LARGEST else None
     return printable(value)
+
+
+def _machine(record: Record) -> str | None:
+    cpu, instruction_set = record.machine.get("cpu"), record.machine.get("instruction_set")
+    return None if cpu is None else f"{cpu} ({instruction_set})" if instruction_set else str(cpu)
 
 
 def _name(record: Record) -> str:
@@ -144,6 +150,8 @@ def _metrics(record: Record, only: tuple[str, ...] = ("",), exclude: tuple[str, 
 
 
 def _number(record: Record, name: str, value: object) -> float | int | None:
+    if name in RESERVED:
+        raise RcompressError(_name(record), f"has a metric called {name}", "measure it again")
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -10,7 +10,8 @@ import altair as alt
 
 from rcompress.report.charts import BAR_STEP, HEIGHT, Spec, bars, page_spec, picture, scatter
 from rcompress.report.frame import Row
-from rcompress.report.points import ACCURACY, LATENCY, SIZE, THROUGHPUT, Measure, comparable, in_words
+from rcompress.report.points import ACCURACY, LATENCY, SIZE, THROUGHPUT, Measure, comparable, drawable
+from rcompress.report.text import in_words
 
 FRONT = "Filled, dashed line: Pareto front, nothing is better in both."
 INTERVAL = "Thin lines: 95 % interval."
@@ -90,7 +91,7 @@ SCATTERS: tuple[tuple[str, str, Measure, Measure, Callable[[int], int]], ...] = 
 
 def _missing(title: str, rows: Sequence[Row], measures: Sequence[Measure]) -> str:
     """Which figure no record has, or that no artifact has them together."""
-    absent = [measure for measure in measures if not any((row[measure.key] or 0) > 0 for row in rows)]
+    absent = [measure for measure in measures if not any(drawable(row, measure) for row in rows)]
     if not absent:
         return f"No plot “{title}”: no artifact has both figures in one backend."
     figures = " and ".join(measure.label for measure in absent)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rcompress.report.frame import ACCURACY_KEYS, SPEED_KEYS, Row
-from rcompress.report.text import printable
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,12 @@ SIZE = Measure("size_bytes", "file size (MiB)", 2**20, False, (), 3, "rcompress 
 THROUGHPUT = Measure("throughput_images_per_s", "images/s", 1, True, tuple(SPEED_KEYS), 3, "rcompress bench")
 
 
+def drawable(row: Row, measure: Measure) -> bool:
+    """Whether the row has the figure, and one that makes sense (0 % does, 0 bytes do not)."""
+    value = row[measure.key]
+    return value is not None and (value > 0 or measure is ACCURACY)
+
+
 def comparable(
     rows: Sequence[Row], measures: Sequence[Measure], prefer: Callable[[int], int]
 ) -> tuple[list[Row], Row]:
@@ -52,7 +57,7 @@ def comparable(
     keys = [key for measure in measures for key in measure.conditions]
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
-        if all((row[measure.key] or 0) > 0 for measure in measures):
+        if all(drawable(row, measure) for measure in measures):
             groups.setdefault(tuple(row[key] for key in keys), []).append(row)
     if not groups:
         return [], {}
@@ -74,18 +79,3 @@ def on_front(points: Sequence[Row], x: Measure, y: Measure) -> list[bool]:
         )
 
     return [not beaten(value) for value in values]
-
-
-def in_words(conditions: Row) -> str:
-    """``cifar10, test split, 10,000 images; cpu, 1 thread, batch 1``."""
-    written = {
-        "split": "{} split",
-        "images": "{:,} images",
-        "threads": "{} threads" if conditions.get("threads") != 1 else "{} thread",
-        "batch_size": "batch {}",
-        "transfers": "transfers {}",
-    }
-    said = [
-        (key, value) for key, value in conditions.items() if value not in (None, "none") and key != "machine"
-    ]
-    return ", ".join(str(printable(written.get(key, "{}").format(value))) for key, value in said)

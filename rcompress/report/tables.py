@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from rcompress.report.build import Report
 from rcompress.report.frame import ACCURACY_KEYS, SPEED_KEYS, Row
-from rcompress.report.text import KIB, MIB, signed, significant, with_spread
+from rcompress.report.text import KIB, MIB, in_words, signed, significant, with_spread
 
 SPEED_FIGURES = (
     "latency_p50_ms",
@@ -188,29 +188,17 @@ def _says_something(column: Column, rows: Sequence[Row]) -> bool:
 
 def _caption(report: Report, rows: Sequence[Row]) -> str:
     """The baseline and the conditions that every row with such a figure shares."""
-    one = {key: _only(rows, key) for key in TEXT_COLUMNS}
-    accuracy = [one["dataset"], one["split"] and f"{one['split']} split"]
-    if one["images"]:
-        accuracy.append(f"{int(one['images']):,} images")
-    threads, batch = one["threads"], one["batch_size"]
-    speed = [
-        one["device"],
-        threads and f"{threads} thread{'' if threads == '1' else 's'}",
-        batch and f"batch {batch}",
-        one["transfers"] not in (None, "none") and f"transfers {one['transfers']}",
-    ]
-    parts = [f"Baseline: {report.baseline}", *_part("accuracy on", accuracy), *_part("speed on", speed)]
+    accuracy = in_words({key: _only(rows, key) for key in ACCURACY_KEYS})
+    speed = in_words({key: _only(rows, key) for key in SPEED_KEYS})
+    parts = [f"Baseline: {report.baseline}"]
+    parts += [f"accuracy on {accuracy}"] if accuracy else []
+    parts += [f"speed on {speed}"] if speed else []
     return "; ".join(parts) + "."
 
 
-def _part(lead: str, words: Sequence[str | bool | None]) -> list[str]:
-    said = [str(word) for word in words if word]
-    return [f"{lead} {', '.join(said)}"] if said else []
-
-
-def _only(rows: Sequence[Row], key: str) -> str | None:
+def _only(rows: Sequence[Row], key: str) -> str | int | None:
     values = {row[key] for row in rows} - {None}
-    return str(values.pop()) if len(values) == 1 else None
+    return values.pop() if len(values) == 1 else None
 
 
 def _size_unit(rows: Sequence[Row]) -> tuple[str, int]:

@@ -15,6 +15,17 @@ def printable(value: object) -> str | None:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
 
 
+def in_words(conditions: Mapping[str, Any]) -> str:
+    """``cifar10, test split, 10,000 images``, ``AMD EPYC (AVX2), 1 thread, batch 1``; None is left out.
+
+    A processor is called by its name; beside a GPU it is left out.
+    """
+    said = {key: value for key, value in conditions.items() if value not in (None, "none")}
+    on_processor = said.get("device", "cpu") == "cpu"
+    said.pop("device" if on_processor and "machine" in said else "machine", None)
+    return ", ".join(_condition(key, value) for key, value in said.items())
+
+
 def significant(value: float, digits: int = 3) -> str:
     """``0.352``, ``12.7``, ``1,240``: at least ``digits`` significant digits, never an exponent."""
     if value == 0:
@@ -40,6 +51,17 @@ def signed(value: float, decimals: int = 2) -> str:
     """``-3.72``, ``+0.08``, and ``0.00`` without a sign."""
     shown = f"{value:+.{decimals}f}"
     return shown if float(shown) else f"{0:.{decimals}f}"
+
+
+def _condition(key: str, value: object) -> str:
+    written = {
+        "split": "{} split",
+        "images": "{:,} images",
+        "batch_size": "batch {}",
+        "transfers": "transfers {}",
+    }
+    written["threads"] = "{} thread" if value == 1 else "{} threads"
+    return written.get(key, "{}").format(value)
 
 
 def _fixed(value: float, decimals: int | None) -> str:

@@ -51,8 +51,9 @@ Written = tuple[list[Path], list[str]]
 
 def _write_page(report: Report, path: Path) -> Written:
     plots, missing = plots_of(report.frame.to_dicts())
+    content = page(report, plots, missing).encode()
     pictures = _write_pictures(plots, path)
-    write_atomic(path, page(report, plots, missing).encode())
+    write_atomic(path, content)
     return pictures, missing
 
 
