@@ -79,11 +79,11 @@ def rebuild(spec: ModelSpec, state_dict: Mapping[str, Tensor]) -> nn.Module:
     with torch.device("cpu" if is_own(spec.arch) else "meta"):
         module = build_model(spec.arch, spec.num_classes, **spec.options).eval()
         take_shapes(module, state_dict)
-        with torch.inference_mode():
-            logits = module(torch.zeros(1, *spec.preprocessing.input_size))
+    module.load_state_dict(state_dict, strict=True, assign=True)
+    with torch.inference_mode():
+        logits = module(torch.zeros(1, *spec.preprocessing.input_size))
     if logits.shape != (1, spec.num_classes):
         raise ValueError(f"its outputs have the shape {tuple(logits.shape)}, not (1, {spec.num_classes})")
-    module.load_state_dict(state_dict, strict=True, assign=True)
     return module
 
 

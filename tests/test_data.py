@@ -1,0 +1,180 @@
+"""Datasets, splits, preprocessing, augmentation."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+
+from rcompress.artifacts.spec import Preprocessing
+from rcompress.data import balanced_indices, check_matches, input_batches, normalize, open_dataset
+from rcompress.data.folder import read_image
+from rcompress.data.memory import parquet_source
+from rcompress.data.preprocess import cutout, flip, random_crop
+from rcompress.errors import RcompressError
+
+
+def write_images(folder, classes, count, side=12):
+    for label, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.full((side, side + 4, 3), 40 * label + number, dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+
+
+def write_parquet(path, labels, column="label", side=8):
+    images = []
+    for label in labels:
+        stream = io.BytesIO()
+        Image.fromarray(np.full((side, side, 3), label, dtype=np.uint8)).save(stream, "PNG")
+        images.append({"bytes": stream.getvalue(), "path": None})
+    pl.DataFrame({"img": images, column: labels}).write_parquet(path)
+    return path
+
+
+def test_splits_are_disjoint_fixed_and_balanced():
+    dataset, again = open_dataset("digits"), open_dataset("digits")
+    train, validation = dataset.split("train"), dataset.split("validation")
+    assert not set(train.indices.tolist()) & set(validation.indices.tolist())
+    assert len(train) + len(validation) == 1297
+    assert torch.equal(validation.indices, again.split("validation").indices)
+    assert set(validation.labels.bincount().tolist()) == {13}
+    halves = [set(dataset.split(f"test-{half}").indices.tolist()) for half in "ab"]
+    assert not halves[0] & halves[1]
+    assert halves[0] | halves[1] == set(range(500))
+
+
+def test_balanced_indices():
+    labels = torch.tensor([0] * 50 + [1] * 50 + [2] * 5)
+    chosen = balanced_indices(labels, 15, seed=1)
+    assert labels[chosen].bincount().tolist() == [5, 5, 5]
+    assert labels[balanced_indices(labels, 45, seed=1)].bincount().tolist() == [20, 20, 5]
+    assert len(set(chosen.tolist())) == 15
+    assert not torch.equal(chosen, balanced_indices(labels, 15, seed=2))
+
+
+def test_normalize_is_the_definition():
+    images = torch.randint(256, (2, 3, 4, 4), dtype=torch.uint8)
+    prepared = Preprocessing((3, 4, 4), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+    mean, std = torch.tensor(prepared.mean).view(1, 3, 1, 1), torch.tensor(prepared.std).view(1, 3, 1, 1)
+    torch.testing.assert_close(normalize(images, prepared), (images / 255 - mean) / std)
+
+
+def test_input_batches_follow_the_graph():
+    dataset = open_dataset("digits")
+    split = dataset.split("test")
+    floats, labels = next(input_batches(split, dataset.preprocessing(), 7))
+    assert (floats.shape, floats.dtype, len(labels)) == ((7, 3, 32, 32), torch.float32, 7)
+    in_graph = Preprocessing((3, 32, 32), (0.5,) * 3, (0.5,) * 3, in_graph=True)
+    raw, _ = next(input_batches(split, in_graph, 7))
+    assert (raw.shape, raw.dtype) == ((7, 32, 32, 3), torch.uint8)
+
+
+def test_random_crop_shifts_whole_images():
+    images = torch.arange(64.0).view(1, 1, 8, 8).repeat(50, 1, 1, 1)
+    shifted = random_crop(images, 2, torch.Generator().manual_seed(0))
+    padded = torch.nn.functional.pad(images[:1], (2,) * 4, mode="reflect")[0, 0]
+    windows = [padded[y : y + 8, x : x + 8] for y in range(5) for x in range(5)]
+    assert all(any(torch.equal(image[0], window) for window in windows) for image in shifted)
+    assert len({tuple(image.flatten().tolist()) for image in shifted}) > 10
+
+
+def test_flip_and_cutout_touch_what_they_should():
+    images = torch.randn(4, 3, 8, 8)
+    chosen = torch.tensor([True, False, True, False])
+    mirrored = flip(images, chosen)
+    assert torch.equal(mirrored[0], images[0].flip(2))
+    assert torch.equal(mirrored[1], images[1])
+    blanked = (cutout(images + 10, 4, torch.Generator().manual_seed(0)) == 0).sum((1, 2, 3))
+    assert ((blanked > 0) & (blanked <= 3 * 16)).all()
+
+
+def test_image_folder(tmp_path):
+    write_images(tmp_path / "train", ("cat", "dog"), 10)
+    write_images(tmp_path / "val", ("cat", "dog"), 3)
+    dataset = open_dataset(f"imagefolder:{tmp_path}", image_size=8)
+    assert dataset.class_names == ("cat", "dog")
+    images, labels = next(dataset.split("test").batches(6))
+    assert (images.shape, images.dtype, labels.tolist()) == ((6, 3, 8, 8), torch.uint8, [0, 0, 0, 1, 1, 1])
+    assert images[4].unique().tolist() == [41]
+    assert len(dataset.split("train")) == 18
+
+
+def test_image_folder_without_a_test_part_is_divided(tmp_path):
+    write_images(tmp_path, ("a", "b"), 10)
+    dataset = open_dataset(f"imagefolder:{tmp_path}", image_size=8)
+    train, validation, test = (dataset.split(name) for name in ("train", "validation", "test"))
+    assert [len(part) for part in (train, validation, test)] == [14, 2, 4]
+    assert not set(train.source.files) & set(test.source.files)
+
+
+def test_image_folder_says_which_file_is_damaged(tmp_path):
+    write_images(tmp_path / "train", ("cat",), 10)
+    write_images(tmp_path / "test", ("cat",), 2)
+    (tmp_path / "test/cat/1.png").write_bytes(b"no image")
+    with pytest.raises(RcompressError, match=r"1\.png: is not an image"):
+        list(open_dataset(f"imagefolder:{tmp_path}", image_size=8).split("test").batches(2))
+
+
+def test_parquet_folder(tmp_path):
+    write_parquet(tmp_path / "train-00000-of-00001.parquet", list(range(10)) * 2)
+    write_parquet(tmp_path / "test-00000-of-00001.parquet", list(range(10)))
+    dataset = open_dataset(f"parquet:{tmp_path}")
+    images, labels = next(dataset.split("test").batches(10))
+    assert torch.equal(images[:, 0, 0, 0].long(), labels)
+    assert (dataset.input_size, len(dataset.class_names)) == ((3, 8, 8), 10)
+
+
+def test_decoded_parquet_is_cached_until_it_changes(tmp_path):
+    file, cache = write_parquet(tmp_path / "train.parquet", [1, 2, 3]), tmp_path / "cache"
+    first = parquet_source([file], cache)
+    assert len(list(cache.iterdir())) == 1
+    assert torch.equal(parquet_source([file], cache).images, first.images)
+    write_parquet(file, [4, 5, 6, 7])
+    assert parquet_source([file], cache).labels.tolist() == [4, 5, 6, 7]
+    next(iter(cache.iterdir())).write_bytes(b"damaged")
+    assert len(parquet_source([file], cache).labels) in (3, 4)
+
+
+@pytest.mark.parametrize("fault", ["damaged", "columns"])
+def test_broken_parquet(tmp_path, fault):
+    file = tmp_path / "train.parquet"
+    if fault == "damaged":
+        file.write_bytes(b"PAR1 but not really")
+    else:
+        pl.DataFrame({"text": ["a"], "label": [1]}).write_parquet(file)
+    with pytest.raises(RcompressError, match=r"train\.parquet: "):
+        parquet_source([file], tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["mnist", "imagefolder", "imagefolder:/no/such/folder", "cifar10:x"])
+def test_unknown_datasets(name):
+    with pytest.raises(RcompressError):
+        open_dataset(name)
+
+
+def test_contradicting_data_are_refused(tmp_path):
+    digits = open_dataset("digits")
+    with pytest.raises(RcompressError, match="has 100 outputs, but digits has 10 classes"):
+        check_matches(digits, tmp_path / "m.pth", (3, 32, 32), 100)
+    with pytest.raises(RcompressError, match="takes images of 3x64x64"):
+        check_matches(digits, tmp_path / "m.pth", (3, 64, 64), 10)
+
+
+def test_single_images_are_resized_and_cropped(tmp_path):
+    Image.new("RGB", (40, 20), (255, 0, 0)).save(tmp_path / "red.png")
+    image = read_image(tmp_path / "red.png", Preprocessing((3, 8, 8), (0.5,) * 3, (0.5,) * 3, resize=10))
+    assert image.shape == (1, 3, 8, 8)
+    assert image[0, :, 0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
+def test_real_cifar(data_dir, name, classes):
+    dataset = open_dataset(name, data_dir)
+    test = dataset.split("test")
+    assert (len(dataset.split("train")), len(dataset.split("validation")), len(test)) == (45_000, 5_000, 10_000)
+    assert test.labels.bincount().tolist() == [10_000 // classes] * classes

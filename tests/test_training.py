@@ -1,0 +1,181 @@
+"""The training loop: recipes, resuming, honesty about splits."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from rcompress.artifacts.checkpoint import read_checkpoint
+from rcompress.data import open_dataset
+from rcompress.errors import RcompressError
+from rcompress.models import load_model
+from rcompress.training import RECIPES, Recipe, Settings, Trainer, resolve_device, resolve_precision
+from rcompress.training.average import MovingAverage
+from rcompress.training.recipe import build_optimizer, learning_rate_factor
+from rcompress.training.run import material_for, run_training
+from rcompress.training.start import fresh, from_checkpoint, replace_head
+
+CPU = Settings(torch.device("cpu"))
+SHORT = Recipe(epochs=3, batch_size=64, learning_rate=0.05, ema=0.9, mixup=0.2, cutout=4)
+
+
+class Killed(Exception):
+    """Stands for a kill between two epochs."""
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Digits cut down to what a few seconds can learn."""
+    dataset = open_dataset("digits")
+    split = dataset.split
+
+    class Small(type(dataset)):
+        def split(self, name):
+            part = split(name)
+            return part.subset(torch.arange(min(len(part), 192)))
+
+    return Small(**vars(dataset))
+
+
+def start_of(dataset):
+    return fresh("resnet20", {}, dataset, seed=3)
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine", "step"])
+def test_learning_rate_schedules(schedule):
+    recipe = Recipe(schedule=schedule, warmup=0.2)
+    factors = [learning_rate_factor(recipe, step / 100) for step in range(101)]
+    assert max(factors) == pytest.approx(1.0)
+    assert factors[-1] <= 0.011
+    if schedule == "step":
+        assert [factors[0], factors[60], factors[80]] == pytest.approx([1.0, 0.1, 0.01])
+    else:
+        assert factors[10] == pytest.approx(0.5)
+        assert factors[60] == pytest.approx(0.5 if schedule == "onecycle" else 0.5 * (1 + math.cos(math.pi / 2)))
+
+
+def test_only_weights_are_decayed():
+    module = start_of(open_dataset("digits")).module
+    decayed, free = build_optimizer(RECIPES["default"], module).param_groups
+    assert {p.dim() for p in decayed["params"]} == {2, 4}
+    assert {p.dim() for p in free["params"]} == {1}
+    assert (decayed["weight_decay"], free["weight_decay"]) == (5e-4, 0.0)
+
+
+def test_moving_average_is_the_recurrence():
+    module = torch.nn.BatchNorm1d(2)
+    average = MovingAverage(module, 0.5)
+    expected = module.weight.detach().clone()
+    for step in range(1, 20):
+        with torch.no_grad():
+            module.weight.fill_(float(step))
+        average.update()
+        decay = min(0.5, step / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+    torch.testing.assert_close(average.module.weight.detach(), expected)
+
+
+def test_training_learns_and_keeps_the_best_validation_epoch(trained):
+    read = read_checkpoint(trained)
+    metrics = read.spec.lineage[-1].metrics
+    rows = [json.loads(line) for line in trained.with_suffix(".log.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert metrics["validation_top1_percent"] == max(row["validation_top1_percent"] for row in rows)
+    assert rows[metrics["best_epoch"] - 1]["validation_top1_percent"] == metrics["validation_top1_percent"]
+    assert read.spec.lineage[-1].chosen_on == "validation"
+    assert trained.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert not trained.with_suffix(".resume").exists()
+
+
+def test_a_killed_run_resumes_to_the_same_weights(small, tmp_path, monkeypatch):
+    def run(output, resume=False):
+        start = start_of(small)
+        return run_training(start.module, start.spec, small, SHORT, CPU, output, {}, resume).module.state_dict()
+
+    whole = run(tmp_path / "whole.pth")
+    original = Trainer._train_epoch
+
+    def killed(self, number, progress):
+        if number == 3:
+            raise Killed
+        return original(self, number, progress)
+
+    monkeypatch.setattr(Trainer, "_train_epoch", killed)
+    with pytest.raises(Killed):
+        run(tmp_path / "killed.pth")
+    monkeypatch.setattr(Trainer, "_train_epoch", original)
+    torch.manual_seed(999)
+    resumed = run(tmp_path / "killed.pth", resume=True)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    rows = (tmp_path / "killed.log.jsonl").read_text().splitlines()
+    assert [json.loads(row)["epoch"] for row in rows] == [1, 2, 3]
+
+
+def test_another_runs_state_is_refused(small, tmp_path):
+    start = start_of(small)
+    one = Recipe(epochs=1, batch_size=96)
+    run_training(start.module, start.spec, small, one, CPU, tmp_path / "m.pth", {})
+    with pytest.raises(RcompressError, match="other options"):
+        run_training(start.module, start.spec, small, SHORT, CPU, tmp_path / "m.pth", {}, resume=True)
+
+
+def test_a_diverging_run_says_so(small, tmp_path):
+    start = start_of(small)
+    wild = Recipe(epochs=3, batch_size=32, learning_rate=1e9, warmup=0.0, ema=0.0)
+    with pytest.raises(RcompressError, match="lower --learning-rate"):
+        run_training(start.module, start.spec, small, wild, CPU, tmp_path / "m.pth", {})
+
+
+def test_bf16_trains_where_it_is_chosen(small, tmp_path):
+    start = start_of(small)
+    bf16 = Settings(torch.device("cpu"), "bf16")
+    outcome = run_training(start.module, start.spec, small, Recipe(epochs=1, batch_size=64), bf16, tmp_path / "m.pth", {})
+    assert all(parameter.dtype == torch.float32 for parameter in outcome.module.parameters())
+    assert math.isfinite(outcome.history[0]["train_loss"])
+
+
+def test_imported_networks_are_judged_where_they_were_not_chosen(small):
+    from dataclasses import replace
+
+    from rcompress.artifacts.spec import Step
+
+    spec = replace(start_of(small).spec, lineage=(Step("import"),))
+    dataset = open_dataset("digits")
+    material = material_for(spec, dataset)
+    assert torch.equal(material.validation.indices, dataset.split("test-a").indices)
+
+
+def test_going_on_from_a_checkpoint_with_other_classes(trained, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    for part in ("train", "test"):
+        for name in "abc":
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(10):
+                Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / part / name / f"{number}.png")
+    start = from_checkpoint(trained, None, f"imagefolder:{tmp_path}")
+    assert start.spec.num_classes == 3
+    assert start.module(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+    assert start.spec.preprocessing.class_names == ("a", "b", "c")
+    assert start.spec.preprocessing.mean == load_model(trained).spec.preprocessing.mean
+
+
+def test_new_head_keeps_the_features(trained):
+    module = load_model(trained).module
+    features = module.fc.in_features
+    replace_head(module, 7)
+    assert (module.fc.in_features, module.fc.out_features) == (features, 7)
+
+
+def test_devices_and_precisions():
+    assert resolve_device("cpu").type == "cpu"
+    assert resolve_precision("fp32", torch.device("cpu")) == "fp32"
+    for name in ("gpu", "mps:0", "cuda:99"):
+        with pytest.raises(RcompressError, match=name):
+            resolve_device(name)
+    with pytest.raises(RcompressError, match="GPUs only"):
+        resolve_precision("fp16", torch.device("cpu"))
