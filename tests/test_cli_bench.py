@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 import pytest
-import tiny
 
 from rcompress.artifacts.records import read_records
 from rcompress.cli.app import main
+from tests import tiny
 
 QUICK = ("-b", "1", "-b", "2", "--iterations", "5", "--trials", "2", "--warmup", "1")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tiny
 
 from rcompress.engines import RunOptions, build_engine, load_engine
 from rcompress.engines.base import EngineInfo
 from rcompress.engines.benchmark import BenchOptions, benchmark, distinct_names, main_precision
 from rcompress.engines.inputs import random_inputs
 from rcompress.errors import RcompressError
+from tests import tiny
 
 QUICK = {"warmup": 1, "iterations": 5, "trials": 2, "run": RunOptions(threads=1)}
 

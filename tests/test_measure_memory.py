@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from rcompress.errors import RcompressError
@@ -17,7 +19,8 @@ def growing(first, second):
     yield
 
 def passing(size):
-    ballast = bytearray(b"x") * (100 * 1024 * 1024)
+    held = bytearray(b"x") * (20 * 1024 * 1024)
+    bytearray(b"x") * (100 * 1024 * 1024)
     yield
     bytearray(b"x") * (size * 1024 * 1024)
     yield
@@ -40,6 +43,7 @@ def test_stages_grow():
     assert 159 * MIB <= second < 272 * MIB  # while it grows, old and new lie side by side
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can forget an earlier peak")
 def test_what_was_freed_again_counts_and_what_was_there_before_does_not():
     (peak,) = peak_memory_bytes("some_work:passing", [48])
     assert 47 * MIB <= peak < 64 * MIB

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 
 from rcompress.engines import build_engine
 from rcompress.errors import RcompressError
 from rcompress.measure.static import file_metrics
+from tests import tiny
 
 
 def test_a_checkpoint(tmp_path):
