@@ -19,7 +19,10 @@ from rcompress.artifacts.spec import FORMAT, ModelSpec, Preprocessing, SpecError
 from rcompress.errors import RcompressError
 
 SPEC = ModelSpec(
-    2, Preprocessing((3, 8, 8), (0.5,) * 3, (0.25,) * 3, "digits", ("a", "b")), "resnet20", {"shortcut": "pad"}
+    2,
+    Preprocessing((3, 8, 8), (0.5,) * 3, (0.25,) * 3, "digits", ("a", "b")),
+    "resnet20",
+    {"shortcut": "pad"},
 ).with_step(Step("train", {"epochs": 1}, metrics={"top1_percent": 50.0}, chosen_on="validation"))
 
 
@@ -79,7 +82,9 @@ def test_an_archive_that_inflates_is_refused(tmp_path):
 
 def test_a_tensor_larger_than_its_storage_is_refused(tmp_path):
     path = tmp_path / "m.pth"
-    torch.save({"format": FORMAT, "model": SPEC.to_dict(), "state_dict": {"w": torch.zeros(1).expand(10**9)}}, path)
+    torch.save(
+        {"format": FORMAT, "model": SPEC.to_dict(), "state_dict": {"w": torch.zeros(1).expand(10**9)}}, path
+    )
     with pytest.raises(RcompressError, match="claims more values"):
         read_checkpoint(path)
 

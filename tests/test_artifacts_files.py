@@ -59,5 +59,7 @@ def test_output_below_a_file_is_refused(tmp_path):
 def test_sha256_agrees_with_coreutils(tmp_path):
     path = tmp_path / "data"
     path.write_bytes(bytes(range(256)) * 10)
-    expected = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout.split()[0]
+    expected = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout.split()[
+        0
+    ]
     assert sha256_of(path) == expected

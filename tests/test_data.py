@@ -176,5 +176,9 @@ def test_single_images_are_resized_and_cropped(tmp_path):
 def test_real_cifar(data_dir, name, classes):
     dataset = open_dataset(name, data_dir)
     test = dataset.split("test")
-    assert (len(dataset.split("train")), len(dataset.split("validation")), len(test)) == (45_000, 5_000, 10_000)
+    assert (len(dataset.split("train")), len(dataset.split("validation")), len(test)) == (
+        45_000,
+        5_000,
+        10_000,
+    )
     assert test.labels.bincount().tolist() == [10_000 // classes] * classes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import onnx
@@ -56,7 +57,9 @@ def test_preprocessing_inside(exported):
     loaded, _, _ = exported
     result = export_onnx(loaded.module, loaded.spec, with_preprocessing=True)
     assert result.spec.preprocessing.in_graph
-    session = onnxruntime.InferenceSession(result.model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        result.model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     images = torch.randint(256, (2, 32, 32, 3), dtype=torch.uint8)
     prepared = loaded.spec.preprocessing
     floats = (images.permute(0, 3, 1, 2) / 255 - torch.tensor(prepared.mean).view(1, 3, 1, 1)) / torch.tensor(
@@ -69,7 +72,9 @@ def test_preprocessing_inside(exported):
     assert session.run(None, {"images": large})[0].shape == (1, 10)
 
 
-@pytest.mark.parametrize(("convert", "suffix"), [(torchscript_bytes, ".pt"), (exported_program_bytes, ".pt2")])
+@pytest.mark.parametrize(
+    ("convert", "suffix"), [(torchscript_bytes, ".pt"), (exported_program_bytes, ".pt2")]
+)
 def test_pytorch_formats_run_without_us(exported, tmp_path, convert, suffix):
     loaded, _, _ = exported
     path = tmp_path / f"m{suffix}"
@@ -77,7 +82,9 @@ def test_pytorch_formats_run_without_us(exported, tmp_path, convert, suffix):
     images = torch.randn(3, 3, 32, 32)
     files = {"rcompress.json": ""}
     if suffix == ".pt":
-        module = torch.jit.load(str(path), _extra_files=files)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch announces TorchScript's end
+            module = torch.jit.load(str(path), _extra_files=files)
     else:
         module = torch.export.load(str(path), extra_files=files).module()
     torch.testing.assert_close(module(images), loaded.module(images), rtol=1e-4, atol=1e-5)
@@ -95,6 +102,8 @@ def test_truncated_onnx_is_refused(exported, tmp_path, kept):
 
 def test_external_data_are_refused(exported, tmp_path):
     path = tmp_path / "big.onnx"
-    onnx.save_model(exported[1].model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    onnx.save_model(
+        exported[1].model, path, save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
     with pytest.raises(RcompressError, match="keeps its weights in another file"):
         read_onnx(path)

@@ -95,7 +95,9 @@ def test_pad_shortcut_dead_channels_in_the_whole_stage(arch="resnet20"):
                 layer.weight[channel] = layer.bias[channel] = 0
         for stage, channel in (("layer1", 3), ("layer2", 11), ("layer3", 27)):
             for block in getattr(module, stage):
-                block.conv1.weight[:, channel if block.downsample is None else channel - block.conv1.in_channels // 2] = 0
+                block.conv1.weight[
+                    :, channel if block.downsample is None else channel - block.conv1.in_channels // 2
+                ] = 0
                 block.conv2.weight[channel] = 0
         module.conv1.weight[3] = 0
         module.fc.weight[:, 27] = 0
@@ -125,7 +127,12 @@ def test_scores_agree_with_an_independent_computation():
     """Conv - BN - conv: a channel's score is the mean of its normalised weights' norms over the coupled layers."""
     torch.manual_seed(1)
     module = nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)
+        nn.Conv2d(3, 6, 3),
+        nn.ReLU(),
+        nn.Conv2d(6, 4, 3),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 10),
     )
     first, second = module[0].weight.detach().clone(), module[2].weight.detach().clone()
     scores = first.abs().sum((1, 2, 3)) + second.abs().sum((0, 2, 3))
@@ -136,7 +143,15 @@ def test_scores_agree_with_an_independent_computation():
 
 @pytest.mark.parametrize(
     ("width", "ratio", "round_to", "kept"),
-    [(64, 0.6, 1, 25), (64, 0.6, 8, 24), (64, 0.6, 16, 32), (16, 0.6, 8, 8), (512, 0.6, 8, 208), (10, 0.9, 1, 1), (4, 0.9, 8, 4)],
+    [
+        (64, 0.6, 1, 25),
+        (64, 0.6, 8, 24),
+        (64, 0.6, 16, 32),
+        (16, 0.6, 8, 8),
+        (512, 0.6, 8, 208),
+        (10, 0.9, 1, 1),
+        (4, 0.9, 8, 4),
+    ],
 )
 def test_kept_widths(width, ratio, round_to, kept):
     assert kept_width(width, ratio, round_to) == kept

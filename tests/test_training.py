@@ -22,7 +22,7 @@ CPU = Settings(torch.device("cpu"))
 SHORT = Recipe(epochs=3, batch_size=64, learning_rate=0.05, ema=0.9, mixup=0.2, cutout=4)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for a kill between two epochs."""
 
 
@@ -54,7 +54,9 @@ def test_learning_rate_schedules(schedule):
         assert [factors[0], factors[60], factors[80]] == pytest.approx([1.0, 0.1, 0.01])
     else:
         assert factors[10] == pytest.approx(0.5)
-        assert factors[60] == pytest.approx(0.5 if schedule == "onecycle" else 0.5 * (1 + math.cos(math.pi / 2)))
+        assert factors[60] == pytest.approx(
+            0.5 if schedule == "onecycle" else 0.5 * (1 + math.cos(math.pi / 2))
+        )
 
 
 def test_only_weights_are_decayed():
@@ -93,18 +95,20 @@ def test_training_learns_and_keeps_the_best_validation_epoch(trained):
 def test_a_killed_run_resumes_to_the_same_weights(small, tmp_path, monkeypatch):
     def run(output, resume=False):
         start = start_of(small)
-        return run_training(start.module, start.spec, small, SHORT, CPU, output, {}, resume).module.state_dict()
+        return run_training(
+            start.module, start.spec, small, SHORT, CPU, output, {}, resume
+        ).module.state_dict()
 
     whole = run(tmp_path / "whole.pth")
     original = Trainer._train_epoch
 
     def killed(self, number, progress):
         if number == 3:
-            raise Killed
+            raise KilledError
         return original(self, number, progress)
 
     monkeypatch.setattr(Trainer, "_train_epoch", killed)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         run(tmp_path / "killed.pth")
     monkeypatch.setattr(Trainer, "_train_epoch", original)
     torch.manual_seed(999)
@@ -132,7 +136,9 @@ def test_a_diverging_run_says_so(small, tmp_path):
 def test_bf16_trains_where_it_is_chosen(small, tmp_path):
     start = start_of(small)
     bf16 = Settings(torch.device("cpu"), "bf16")
-    outcome = run_training(start.module, start.spec, small, Recipe(epochs=1, batch_size=64), bf16, tmp_path / "m.pth", {})
+    outcome = run_training(
+        start.module, start.spec, small, Recipe(epochs=1, batch_size=64), bf16, tmp_path / "m.pth", {}
+    )
     assert all(parameter.dtype == torch.float32 for parameter in outcome.module.parameters())
     assert math.isfinite(outcome.history[0]["train_loss"])
 
@@ -156,7 +162,9 @@ def test_going_on_from_a_checkpoint_with_other_classes(trained, tmp_path):
         for name in "abc":
             (tmp_path / part / name).mkdir(parents=True)
             for number in range(10):
-                Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / part / name / f"{number}.png")
+                Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(
+                    tmp_path / part / name / f"{number}.png"
+                )
     start = from_checkpoint(trained, None, f"imagefolder:{tmp_path}")
     assert start.spec.num_classes == 3
     assert start.module(torch.zeros(1, 3, 32, 32)).shape == (1, 3)

@@ -59,7 +59,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         state = unwrap_state_dict(content)
         if state is not None:
             raise ForeignCheckpointError(path, state)
-        raise RcompressError(path, "is not an rcompress checkpoint", "name a checkpoint that holds a state_dict")
+        raise RcompressError(
+            path, "is not an rcompress checkpoint", "name a checkpoint that holds a state_dict"
+        )
     try:
         spec = ModelSpec.from_dict(content.get("model"))
         state_dict = checked_tensors(content.get("state_dict"))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from rcompress.artifacts.machine import machine_summary, package_versions
 
@@ -73,7 +73,9 @@ class Step:
     metrics: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     chosen_on: ChoiceSplit | None = None
-    created: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
+    created: str = field(
+        default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    )
     machine: dict[str, Any] = field(default_factory=machine_summary)
     versions: dict[str, str] = field(default_factory=package_versions)
 
@@ -104,7 +106,9 @@ class ModelSpec:
         if self.arch is not None and not ARCH_NAME.fullmatch(self.arch):
             raise SpecError(f"{self.arch!r} is no architecture's name")
         if self.preprocessing.class_names and len(self.preprocessing.class_names) != self.num_classes:
-            raise SpecError(f"{len(self.preprocessing.class_names)} class names for {self.num_classes} classes")
+            raise SpecError(
+                f"{len(self.preprocessing.class_names)} class names for {self.num_classes} classes"
+            )
 
     def with_step(self, step: Step) -> ModelSpec:
         """The same model, one step later."""
@@ -151,8 +155,15 @@ class ModelSpec:
             raise SpecError(f"its description is incomplete or broken ({error})") from None
 
 
-def parent_fields(path: Path, sha256: str) -> dict[str, str]:
-    """The two fields by which a step names the file it started from."""
+class ParentFields(TypedDict, total=False):
+    """The two fields by which a `Step` names the file it started from; none for a start from nothing."""
+
+    parent_name: str
+    parent_sha256: str
+
+
+def parent_fields(path: Path, sha256: str) -> ParentFields:
+    """For ``Step(..., **parent_fields(path, sha256))``."""
     return {"parent_name": path.name, "parent_sha256": sha256}
 
 

@@ -38,7 +38,8 @@ def set_threads(threads: int) -> None:
 def say_scores(out: Output, outcome: Outcome) -> None:
     """One line: the accuracy on data that chose nothing, with its interval, and how long an epoch took."""
     metrics = outcome.metrics
-    text = f"top-1 {metrics['top1_percent']:.2f} % ({metrics['top1_percent_low']:.2f}-{metrics['top1_percent_high']:.2f})"
+    interval = f"{metrics['top1_percent_low']:.2f}-{metrics['top1_percent_high']:.2f}"
+    text = f"top-1 {metrics['top1_percent']:.2f} % ({interval})"
     if outcome.history:
         text += (
             f", best epoch {metrics['best_epoch']} of {len(outcome.history)} by validation "
@@ -67,7 +68,9 @@ def preprocessing_from(
             return replace(base, mean=mean or base.mean, std=std or base.std)
         if mean is None or std is None or image_size is None:
             raise RcompressError(
-                source, "does not say how its images are prepared", "give --dataset, or --mean, --std and --image-size"
+                source,
+                "does not say how its images are prepared",
+                "give --dataset, or --mean, --std and --image-size",
             )
         return Preprocessing((len(mean), image_size, image_size), mean, std)
     except SpecError as error:
@@ -93,11 +96,15 @@ def foreign_preprocessing(
             )
         return preprocessing_from(info.path, dataset, data_dir, mean, std)
     if mean is not None or std is not None:
-        raise RcompressError(info.path, "already says how its images are normalised", "leave --mean and --std out")
+        raise RcompressError(
+            info.path, "already says how its images are normalised", "leave --mean and --std out"
+        )
     return info.spec.preprocessing
 
 
-def open_for(source: Path, preprocessing: Preprocessing, dataset: str | None, data_dir: Path | None) -> Dataset:
+def open_for(
+    source: Path, preprocessing: Preprocessing, dataset: str | None, data_dir: Path | None
+) -> Dataset:
     """The dataset that ``source`` names, or the one given in its place; refused where it contradicts the file."""
     from rcompress.data import check_matches, open_dataset
 
@@ -106,5 +113,7 @@ def open_for(source: Path, preprocessing: Preprocessing, dataset: str | None, da
         raise RcompressError(source, "names no dataset", "name one with --dataset")
     size = preprocessing.input_size[1] if name.startswith("imagefolder:") else None
     opened = open_dataset(name, data_dir, size)
-    check_matches(opened, source, preprocessing.input_size, len(preprocessing.class_names) or len(opened.class_names))
+    check_matches(
+        opened, source, preprocessing.input_size, len(preprocessing.class_names) or len(opened.class_names)
+    )
     return opened

@@ -12,7 +12,9 @@ def floats_per_channel(text: str | None, option: str) -> tuple[float, ...] | Non
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no list of numbers such as 0.485,0.456,0.406", param_hint=option) from None
+        raise typer.BadParameter(
+            f"{text!r} is no list of numbers such as 0.485,0.456,0.406", param_hint=option
+        ) from None
 
 
 def batch_range(text: str) -> tuple[int, int, int]:

@@ -47,7 +47,9 @@ def open_dataset(name: str, data_dir: Path | None = None, image_size: int | None
         raise RcompressError(name, "unknown dataset", f"choose one of {', '.join(NAMES)}")
     dataset = openers[kind]()
     if image_size not in (None, dataset.input_size[1]):
-        raise RcompressError(name, f"its images are {dataset.input_size[1]} pixels wide", "leave --image-size out")
+        raise RcompressError(
+            name, f"its images are {dataset.input_size[1]} pixels wide", "leave --image-size out"
+        )
     return dataset
 
 
@@ -59,7 +61,9 @@ def default_data_dir() -> Path:
 def _root(data_dir: Path | None) -> Path:
     root = data_dir or default_data_dir()
     if data_dir is not None and not root.is_dir():
-        raise RcompressError(root, "no such folder", "give --data-dir the folder under which the datasets lie")
+        raise RcompressError(
+            root, "no such folder", "give --data-dir the folder under which the datasets lie"
+        )
     return root
 
 
@@ -171,7 +175,9 @@ def _parquet(name: str, root: Path) -> Dataset:
     train, test = (sorted(root.glob(f"{part}*.parquet")) for part in ("train", "test"))
     test = test or sorted(root.glob("val*.parquet"))
     if not train or not test:
-        raise RcompressError(root, "holds no train*.parquet and test*.parquet", "give parquet:PATH such a folder")
+        raise RcompressError(
+            root, "holds no train*.parquet and test*.parquet", "give parquet:PATH such a folder"
+        )
     train_source, test_source = once(lambda: parquet_source(train)), once(lambda: parquet_source(test))
     first = train_source()
     assert isinstance(first, MemorySource)

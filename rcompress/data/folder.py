@@ -34,7 +34,9 @@ class FolderSource:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Source`; with ``augment`` the crop is random in place and scale (Szegedy et al. 2015)."""
         crop: list[Callable[..., object]] = (
-            [v2.RandomResizedCrop(self.size)] if augment else [v2.Resize(self.resize), v2.CenterCrop(self.size)]
+            [v2.RandomResizedCrop(self.size)]
+            if augment
+            else [v2.Resize(self.resize), v2.CenterCrop(self.size)]
         )
         items = _Decoded(self.files, self.labels, indices.tolist(), v2.Compose([*crop, v2.PILToTensor()]))
         workers = min(MAX_WORKERS, os.cpu_count() or 1) if len(items) > batch_size else 0
@@ -85,7 +87,9 @@ def folder_source(folder: Path, class_names: tuple[str, ...], size: int, resize:
     """
     unknown = set(class_folders(folder)) - set(class_names)
     if unknown:
-        raise RcompressError(folder, f"has the class {min(unknown)!r}, which training lacks", "remove or rename it")
+        raise RcompressError(
+            folder, f"has the class {min(unknown)!r}, which training lacks", "remove or rename it"
+        )
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import zipfile
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import platformdirs
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from rcompress.artifacts.files import write_atomic
 from rcompress.data.dataset import MemorySource
@@ -62,9 +62,9 @@ def parquet_source(files: Sequence[Path], cache: Path | None = None) -> MemorySo
     """
     folder = cache or Path(platformdirs.user_cache_dir("rcompress")) / "decoded"
     cached = folder / f"{_fingerprint(files)}.npz"
-    with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
-        with np.load(cached, allow_pickle=False) as stored:
-            return MemorySource(torch.from_numpy(stored["images"]), torch.from_numpy(stored["labels"]))
+    unusable = contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile)
+    with unusable, np.load(cached, allow_pickle=False) as stored:
+        return MemorySource(torch.from_numpy(stored["images"]), torch.from_numpy(stored["labels"]))
     images, labels = _decode_parquet(files)
     buffer = io.BytesIO()
     np.savez(buffer, images=images, labels=labels)
@@ -91,13 +91,17 @@ def _decode_parquet(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
         try:
             frame = pl.read_parquet(file)
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise RcompressError(file, f"is not readable Parquet ({_first_line(error)})", "copy it again") from None
+            raise RcompressError(
+                file, f"is not readable Parquet ({_first_line(error)})", "copy it again"
+            ) from None
         image_column, label_column = _columns(file, frame.schema)
         with ThreadPoolExecutor() as pool:
             images += pool.map(_decode, frame[image_column].struct.field("bytes"), [file] * len(frame))
         labels.append(frame[label_column].to_numpy().astype(np.int64))
     if len({image.shape for image in images}) != 1:
-        raise RcompressError(files[0], "holds images of different sizes", "use imagefolder:PATH with --image-size")
+        raise RcompressError(
+            files[0], "holds images of different sizes", "use imagefolder:PATH with --image-size"
+        )
     return np.stack(images), np.concatenate(labels)
 
 
@@ -114,7 +118,9 @@ def _columns(file: Path, schema: object) -> tuple[str, str]:
     labels = [name for name in ("label", "fine_label") if name in integers] or integers
     if not structs or not labels:
         raise RcompressError(
-            file, f"has no image and label columns (only {', '.join(schema)})", "name a set with `bytes` and `label`"
+            file,
+            f"has no image and label columns (only {', '.join(schema)})",
+            "name a set with `bytes` and `label`",
         )
     return structs[0], labels[0]
 

@@ -12,6 +12,7 @@ from rcompress.artifacts.records import Record
 from rcompress.artifacts.spec import Preprocessing
 from rcompress.data import Split, input_batches
 from rcompress.engines.base import Array, Engine, FloatArray
+from rcompress.engines.benchmark import main_precision
 from rcompress.measure.accuracy import Scores, evaluate
 from rcompress.measure.static import file_metrics
 from rcompress.progress import SILENT, Progress
@@ -59,7 +60,7 @@ def evaluation_record(
     batch_size: int,
     arch: str | None = None,
 ) -> Record:
-    """The record of an evaluation: accuracy with its interval, per class, the confusion matrix, and the file's sizes."""
+    """The record of an evaluation: accuracy with its interval, confusion matrix, the file's sizes."""
     info = engine.info
     notes = []
     if info.spec is None or info.spec.imported:
@@ -77,6 +78,7 @@ def evaluation_record(
             "images": scores.images,
             "backend": info.backend,
             "device": info.device,
+            "precision": main_precision(info.executed),
             "executed_layers": info.executed,
             "threads": threads or available_cores(),
             "batch_size": info.input_shape[0] or batch_size,

@@ -70,7 +70,9 @@ def _checkpoint(path: Path, arch: str | None) -> Inspection:
     loaded = load_model(path, arch)
     costs = module_complexity(loaded.module, loaded.spec.preprocessing.input_size)
     metrics = file_metrics(path, loaded.spec, arch)
-    return Inspection(path, "PyTorch checkpoint", loaded.sha256, metrics, loaded.spec, layers=_rows(costs.layers))
+    return Inspection(
+        path, "PyTorch checkpoint", loaded.sha256, metrics, loaded.spec, layers=_rows(costs.layers)
+    )
 
 
 def _onnx(path: Path, arch: str | None) -> Inspection:
@@ -78,11 +80,15 @@ def _onnx(path: Path, arch: str | None) -> Inspection:
     read = read_onnx(path)
     facts = {
         "opset": next(entry.version for entry in read.model.opset_import if not entry.domain),
-        "operators": ", ".join(f"{n} {op}" for op, n in Counter(node.op_type for node in read.model.graph.node).most_common()),
+        "operators": ", ".join(
+            f"{n} {op}" for op, n in Counter(node.op_type for node in read.model.graph.node).most_common()
+        ),
     }
     notes = [] if read.spec else ["not written by rcompress: it says nothing of its preprocessing or history"]
     layers = _rows(graph_complexity(read.model).layers)
-    return Inspection(path, "ONNX graph", read.sha256, file_metrics(path, read.spec), read.spec, facts, layers, notes)
+    return Inspection(
+        path, "ONNX graph", read.sha256, file_metrics(path, read.spec), read.spec, facts, layers, notes
+    )
 
 
 def _openvino(path: Path, arch: str | None) -> Inspection:
@@ -99,13 +105,17 @@ def _plan(path: Path, arch: str | None) -> Inspection:
 
     sidecar = read_sidecar(path)
     facts = {"backend": sidecar.backend, **sidecar.facts()}
-    return Inspection(path, "TensorRT engine", sha256_of(path), file_metrics(path, sidecar.spec), sidecar.spec, facts)
+    return Inspection(
+        path, "TensorRT engine", sha256_of(path), file_metrics(path, sidecar.spec), sidecar.spec, facts
+    )
 
 
 def _other(path: Path) -> Inspection:
     if path.suffix in (".th", ".pt"):
         return _checkpoint(path, None)
-    raise RcompressError(path, f"{path.suffix or 'no suffix'}: unknown kind of artifact", "give a .pth, .onnx, .xml or .plan")
+    raise RcompressError(
+        path, f"{path.suffix or 'no suffix'}: unknown kind of artifact", "give a .pth, .onnx, .xml or .plan"
+    )
 
 
 def _executed(executed: dict[str, int]) -> str:

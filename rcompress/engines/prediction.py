@@ -41,5 +41,7 @@ def predict(engine: Engine, images: Sequence[Path], top: int = 5) -> dict[Path, 
         inputs = network_inputs(read_image(path, spec.preprocessing), spec.preprocessing)
         logits = torch.from_numpy(np.asarray(run_padded(engine, inputs.numpy())))[0]
         shares, labels = logits.softmax(0).topk(min(top, len(names)))
-        found[path] = [Guess(names[i], 100.0 * p) for p, i in zip(shares.tolist(), labels.tolist(), strict=True)]
+        found[path] = [
+            Guess(names[i], 100.0 * p) for p, i in zip(shares.tolist(), labels.tolist(), strict=True)
+        ]
     return found

@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 import onnxsim
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rcompress.artifacts.onnx_file import stamp
@@ -85,7 +85,9 @@ def example_input(preprocessing: Preprocessing, batch_size: int) -> Tensor:
     channels, height, width = preprocessing.input_size
     generator = torch.Generator().manual_seed(0)
     if preprocessing.in_graph:
-        return torch.randint(256, (batch_size, height, width, channels), dtype=torch.uint8, generator=generator)
+        return torch.randint(
+            256, (batch_size, height, width, channels), dtype=torch.uint8, generator=generator
+        )
     return torch.randn(batch_size, channels, height, width, generator=generator)
 
 
@@ -107,7 +109,9 @@ def _converted(module: nn.Module, example: Tensor) -> onnx.ModelProto:
             )
     except Exception as error:  # the exporter raises many kinds; the first line says which layer
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RcompressError("export", f"PyTorch cannot export this network ({reason})", "simplify its forward") from error
+        raise RcompressError(
+            "export", f"PyTorch cannot export this network ({reason})", "simplify its forward"
+        ) from error
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     return model
@@ -122,7 +126,7 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _tidy(model: onnx.ModelProto) -> None:
-    """Name layers after their weights (``layer1.0.conv1``), and drop the exporter's traces, a tenth of a small file."""
+    """Name layers after their weights (``layer1.0.conv1``); drop the exporter's traces, a tenth of a small file."""
     initializers = {tensor.name for tensor in model.graph.initializer}
     for node in model.graph.node:
         weights = [name for name in node.input if name in initializers and name.endswith(".weight")]
@@ -148,7 +152,9 @@ def _difference(model: onnx.ModelProto, module: nn.Module, example: Tensor) -> f
     difference = float(np.abs(found - expected).max())
     if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
         raise RcompressError(
-            "export", f"ONNX Runtime's outputs differ from PyTorch's by {difference:.3g}", "report this network"
+            "export",
+            f"ONNX Runtime's outputs differ from PyTorch's by {difference:.3g}",
+            "report this network",
         )
     return difference
 

@@ -20,7 +20,7 @@ def torchscript_bytes(module: nn.Module, spec: ModelSpec) -> bytes:
     example = example_input(spec.preprocessing, 2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch announces TorchScript's end; users still deploy it
-        traced = torch.jit.freeze(torch.jit.trace(module.eval(), example))
+        traced = torch.jit.freeze(torch.jit.trace(module.eval(), example))  # type: ignore[no-untyped-call]
         buffer = io.BytesIO()
         torch.jit.save(traced, buffer, _extra_files={METADATA_FILE: _description(spec)})
     return buffer.getvalue()

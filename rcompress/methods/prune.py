@@ -41,7 +41,9 @@ class PruneOptions:
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
-            raise RcompressError("--ratio", f"{self.ratio} is not between 0 and 1", "0.6 removes 60 % of the channels")
+            raise RcompressError(
+                "--ratio", f"{self.ratio} is not between 0 and 1", "0.6 removes 60 % of the channels"
+            )
         if self.round_to < 1 or self.importance not in get_args(Importance):
             raise RcompressError("prune", "unknown importance or rounding", "see rcompress prune -h")
 
@@ -70,12 +72,15 @@ def prune(module: nn.Module, input_size: tuple[int, int, int], options: PruneOpt
     frozen = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
     importance = _importance(options)
     graph = _dependency_graph(module, input_size)
+    chosen = []  # all of it before the first cut: a score must not depend on what another group has lost
     for group in graph.get_all_groups(ignored_layers=_kept_layers(module)):
-        root, scores = group[0].dep.layer, importance(group)
+        scores = importance(group)
         kept = kept_width(len(scores), options.ratio, options.round_to)
         removed = scores.argsort(stable=True)[: len(scores) - kept].tolist()
+        chosen.append((group[0].dep.layer, group[0].dep.handler, removed))
+    for root, handler, removed in chosen:
         if removed:
-            graph.get_pruning_group(root, group[0].dep.handler, removed).prune()
+            graph.get_pruning_group(root, handler, removed).prune()
     _freeze(module, frozen)
     widths = {name: (width, _widths(module)[name]) for name, width in before_widths.items()}
     if all(old == new for old, new in widths.values()):
@@ -117,7 +122,9 @@ def _dependency_graph(module: nn.Module, input_size: tuple[int, int, int]) -> tp
         return tp.DependencyGraph().build_dependency(module, example_inputs=torch.randn(1, *input_size))
     except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError) as error:
         raise RcompressError(
-            "prune", f"this network cannot be traced ({error})", "make its forward a plain chain of tensor operations"
+            "prune",
+            f"this network cannot be traced ({error})",
+            "make its forward a plain chain of tensor operations",
         ) from error
 
 

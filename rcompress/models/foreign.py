@@ -33,7 +33,9 @@ def module_from_foreign(arch: str, options: Mapping[str, str], state_dict: Mappi
             state[name] = tensor
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or extra:
-        raise ForeignError(f"{len(missing)} tensors missing, {len(extra)} unknown (first: {(missing + extra)[0]})")
+        raise ForeignError(
+            f"{len(missing)} tensors missing, {len(extra)} unknown (first: {(missing + extra)[0]})"
+        )
     for name, tensor in expected.items():
         if tensor.shape != state[name].shape:
             raise ForeignError(f"{name} is {tuple(state[name].shape)}, not {tuple(tensor.shape)}")

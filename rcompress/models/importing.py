@@ -39,7 +39,9 @@ def import_checkpoint(source: Path, target: Path, options: ImportOptions) -> Mod
     """
     state = unwrap_state_dict(load_tensors(source))
     if state is None:
-        raise RcompressError(source, "holds no state_dict", "save one with torch.save(model.state_dict(), FILE)")
+        raise RcompressError(
+            source, "holds no state_dict", "save one with torch.save(model.state_dict(), FILE)"
+        )
     try:
         module = module_from_foreign(options.arch, options.builder, state)
         classes = num_classes_of(renamed(state))
@@ -50,7 +52,9 @@ def import_checkpoint(source: Path, target: Path, options: ImportOptions) -> Mod
     except ForeignError as error:
         raise RcompressError(source, f"is no {options.arch}: {error}", fitting_remedy(state)) from None
     except SpecError as error:
-        raise RcompressError(source, str(error), "name the dataset it was trained on with --dataset") from None
+        raise RcompressError(
+            source, str(error), "name the dataset it was trained on with --dataset"
+        ) from None
     write_checkpoint(target, spec, module.state_dict())
     return spec
 
@@ -58,4 +62,8 @@ def import_checkpoint(source: Path, target: Path, options: ImportOptions) -> Mod
 def fitting_remedy(state: Mapping[str, Tensor]) -> str:
     """Which of our architectures the weights fit."""
     fitting = [option_words(arch, options) for arch, options in guess_architectures(state)]
-    return f"they fit {' or '.join(fitting)}" if fitting else "they fit no built-in one: --arch package.module:callable"
+    return (
+        f"they fit {' or '.join(fitting)}"
+        if fitting
+        else "they fit no built-in one: --arch package.module:callable"
+    )

@@ -55,7 +55,9 @@ def _options(arch: str, given: dict[str, str], **defaults: str) -> dict[str, str
         if name not in defaults:
             raise RcompressError(arch, f"has no option {name!r}", f"leave --{name} out")
         if value not in OPTIONS[name]:
-            raise RcompressError(arch, f"unknown {name} {value!r}", f"choose one of {', '.join(OPTIONS[name])}")
+            raise RcompressError(
+                arch, f"unknown {name} {value!r}", f"choose one of {', '.join(OPTIONS[name])}"
+            )
     return defaults | given
 
 
@@ -70,7 +72,9 @@ def _torchvision_resnet(name: str, num_classes: int, stem: str) -> nn.Module:
 
 def _torchvision_model(name: str, num_classes: int) -> nn.Module:
     if name not in torchvision.models.list_models(module=torchvision.models):
-        raise RcompressError(name, "torchvision has no such classifier", "see torchvision.models.list_models()")
+        raise RcompressError(
+            name, "torchvision has no such classifier", "see torchvision.models.list_models()"
+        )
     module: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
     return module
 

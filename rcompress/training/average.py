@@ -30,7 +30,9 @@ class MovingAverage:
         """Take one step towards the present weights."""
         self.steps += 1
         decay = min(self.decay, self.steps / (10.0 + self.steps))
-        torch._foreach_lerp_([mean for mean, _ in self._floats], [now for _, now in self._floats], 1.0 - decay)
+        torch._foreach_lerp_(
+            [mean for mean, _ in self._floats], [now for _, now in self._floats], 1.0 - decay
+        )
         for mean, now in self._others:
             mean.copy_(now)
 

@@ -80,9 +80,11 @@ def _event_writer(folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise RcompressError(
-            "--tensorboard", "the package tensorboard is not installed", "pip install 'rcompress[tensorboard]'"
+            "--tensorboard",
+            "the package tensorboard is not installed",
+            "pip install 'rcompress[tensorboard]'",
         ) from None
-    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder))
 
 
 def _write_events(writer: Any, epoch: dict[str, Any]) -> None:

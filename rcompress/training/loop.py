@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rcompress.artifacts.spec import Preprocessing
@@ -22,7 +22,9 @@ from rcompress.training.recipe import Recipe, build_optimizer, learning_rate_fac
 from rcompress.training.settings import Settings
 
 EVALUATION_BATCH = 500
-REFRESH_SECONDS = 0.5  # reading the loss stops a GPU's queue, so the figures beside the bar are refreshed rarely
+REFRESH_SECONDS = (
+    0.5  # reading the loss stops a GPU's queue, so the figures beside the bar are refreshed rarely
+)
 
 Epoch = dict[str, Any]
 
@@ -38,7 +40,9 @@ class Material:
 
     def on(self, device: torch.device) -> Material:
         """The same, with images that fit in memory moved to ``device``."""
-        return Material(self.train.on(device), self.validation.on(device), self.preprocessing, self.augmentation)
+        return Material(
+            self.train.on(device), self.validation.on(device), self.preprocessing, self.augmentation
+        )
 
 
 @dataclass
@@ -61,7 +65,7 @@ class Trainer:
         self.material = material.on(settings.device)
         self.recipe = recipe
         self.settings = settings
-        self.module = module.to(settings.device, memory_format=torch.channels_last)
+        self.module = module.to(settings.device).to(memory_format=torch.channels_last)
         self.optimizer = build_optimizer(recipe, self.module)
         self.scaler = torch.amp.GradScaler(settings.device.type, enabled=settings.precision == "fp16")
         self.average = MovingAverage(self.module, recipe.ema) if recipe.ema else None
@@ -71,7 +75,9 @@ class Trainer:
         self.steps_per_epoch = len(material.train) // self.batch_size
         self.history: list[Epoch] = []
         self.best = Best()
-        self._forward: Callable[[Tensor], Tensor] = torch.compile(self.module) if settings.compile else self.module
+        self._forward: Callable[[Tensor], Tensor] = (
+            torch.compile(self.module) if settings.compile else self.module
+        )
 
     @property
     def kept(self) -> nn.Module:
@@ -150,7 +156,9 @@ class Trainer:
         for step, (images, labels) in enumerate(batches):
             where = order[step * self.batch_size : (step + 1) * self.batch_size]
             inputs = self._augmented(images.to(device, non_blocking=True), where, number)
-            loss, hits = self._step(inputs, labels.to(device, non_blocking=True), number - 1 + step / self.steps_per_epoch)
+            loss, hits = self._step(
+                inputs, labels.to(device, non_blocking=True), number - 1 + step / self.steps_per_epoch
+            )
             loss_sum += loss
             correct += hits
             progress.advance(len(labels))
@@ -165,7 +173,9 @@ class Trainer:
                 )
         total = float(loss_sum)
         if not torch.isfinite(loss_sum):
-            raise RcompressError("training", f"the loss is no longer finite (epoch {number})", "lower --learning-rate")
+            raise RcompressError(
+                "training", f"the loss is no longer finite (epoch {number})", "lower --learning-rate"
+            )
         return total, int(correct)
 
     def _augmented(self, images: Tensor, where: Tensor, epoch: int) -> Tensor:
@@ -185,7 +195,7 @@ class Trainer:
             logits = self._forward(inputs)
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
@@ -217,4 +227,3 @@ def validate(module: nn.Module, split: Split, preprocessing: Preprocessing, sett
             inputs = normalize(images.to(settings.device), preprocessing)
             tally.add(module(inputs.contiguous(memory_format=torch.channels_last)), labels)
     return tally.scores()
-

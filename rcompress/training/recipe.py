@@ -49,7 +49,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.optimizer not in get_args(Optimizer) or self.schedule not in get_args(Schedule):
-            raise RcompressError("recipe", f"unknown {self.optimizer} or {self.schedule}", "see rcompress train -h")
+            raise RcompressError(
+                "recipe", f"unknown {self.optimizer} or {self.schedule}", "see rcompress train -h"
+            )
 
 
 IMAGENET_NORMALIZATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -58,7 +60,13 @@ RECIPES: dict[str, Recipe] = {
     "default": Recipe(),
     "finetune": Recipe(learning_rate=0.05, warmup=0.1),
     "trt-study": Recipe(
-        epochs=100, learning_rate=0.1, weight_decay=1e-2, schedule="cosine", warmup=0.0, ema=0.0, **HALF_NORMALIZATION
+        epochs=100,
+        learning_rate=0.1,
+        weight_decay=1e-2,
+        schedule="cosine",
+        warmup=0.0,
+        ema=0.0,
+        **HALF_NORMALIZATION,
     ),
     "cpu-study": Recipe(
         epochs=60,
@@ -91,4 +99,6 @@ def build_optimizer(recipe: Recipe, module: nn.Module) -> torch.optim.Optimizer:
     ]
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.learning_rate)
-    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+    return torch.optim.SGD(
+        groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0
+    )

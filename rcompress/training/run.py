@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from rcompress.artifacts.checkpoint import write_checkpoint
-from rcompress.artifacts.spec import ModelSpec, Preprocessing, Step
+from rcompress.artifacts.spec import ModelSpec, ParentFields, Preprocessing, Step
 from rcompress.data import Dataset
 from rcompress.measure.accuracy import Scores
 from rcompress.progress import SILENT, Progress
@@ -45,7 +46,7 @@ def run_training(
     recipe: Recipe,
     settings: Settings,
     output: Path,
-    origin: dict[str, Any],
+    origin: Mapping[str, Any],
     resume: bool = False,
     tensorboard: bool = False,
     progress: Progress = SILENT,
@@ -80,12 +81,12 @@ def write_trained(
     spec: ModelSpec,
     outcome: Outcome,
     options: dict[str, Any],
-    parent: dict[str, str],
+    parent: ParentFields,
     notes: tuple[str, ...] = (),
 ) -> ModelSpec:
     """Write the checkpoint of a run as one more step of its history; only then the state to resume from goes."""
     chosen_on = spec.choice_split if outcome.history else None
-    step = Step(command, options, metrics=outcome.metrics, notes=notes, chosen_on=chosen_on, **parent)  # type: ignore[arg-type]
+    step = Step(command, options, metrics=outcome.metrics, notes=notes, chosen_on=chosen_on, **parent)
     written = spec.with_step(step)
     write_checkpoint(output, written, outcome.module.state_dict())
     Journal.discard(output)
@@ -93,13 +94,13 @@ def write_trained(
 
 
 def run_identity(
-    spec: ModelSpec, recipe: Recipe, settings: Settings, origin: dict[str, Any]
+    spec: ModelSpec, recipe: Recipe, settings: Settings, origin: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What must agree for one run to go on with another's state."""
     return {
         "arch": spec.arch,
         "options": spec.options,
-        "origin": origin,
+        "origin": dict(origin),
         "dataset": spec.preprocessing.dataset,
         "recipe": asdict(recipe),
         "precision": settings.precision,

@@ -46,7 +46,9 @@ def resolve_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise RcompressError(name, "no such kind of device", "use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise RcompressError(name, f"this machine shows {torch.cuda.device_count()} CUDA devices", "use --device cpu")
+        raise RcompressError(
+            name, f"this machine shows {torch.cuda.device_count()} CUDA devices", "use --device cpu"
+        )
     return device
 
 

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
-from rcompress.artifacts.spec import ModelSpec, parent_fields
+from rcompress.artifacts.spec import ModelSpec, ParentFields, parent_fields
 from rcompress.data import Dataset, check_matches, open_dataset
 from rcompress.errors import RcompressError
 from rcompress.models import LoadedModel, build_model, load_model
@@ -25,7 +25,7 @@ class Start:
     module: nn.Module
     spec: ModelSpec
     dataset: Dataset
-    parent: dict[str, str] = field(default_factory=dict)
+    parent: ParentFields = field(default_factory=ParentFields)
 
 
 def fresh(arch: str, options: dict[str, str], dataset: Dataset, seed: int) -> Start:
@@ -46,13 +46,19 @@ def from_torchvision(
     """
     start = fresh(arch, options, dataset, seed)
     try:
-        weights = torchvision.models.get_model(arch.removeprefix("torchvision:"), weights="DEFAULT").state_dict()
+        weights = torchvision.models.get_model(
+            arch.removeprefix("torchvision:"), weights="DEFAULT"
+        ).state_dict()
     except (ValueError, OSError) as error:
         raise RcompressError(
-            "--init torchvision", f"no pretrained {arch} to be had ({error})", "use --init FILE or leave it out"
+            "--init torchvision",
+            f"no pretrained {arch} to be had ({error})",
+            "use --init FILE or leave it out",
         ) from None
     own = start.module.state_dict()
-    taken = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
+    taken = {
+        name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape
+    }
     start.module.load_state_dict(taken, strict=False)
     if left := sorted(own.keys() - taken.keys()):
         progress.note(f"fresh weights for {', '.join(left)}: torchvision's have another shape")
@@ -107,7 +113,9 @@ def replace_head(module: nn.Module, classes: int) -> None:
     """
     linear = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
     if not linear:
-        raise RcompressError("--init", "this network has no linear head to replace", "use a dataset of its classes")
+        raise RcompressError(
+            "--init", "this network has no linear head to replace", "use a dataset of its classes"
+        )
     owner, _, attribute = linear[-1].rpartition(".")
     head = module.get_submodule(linear[-1])
     assert isinstance(head, nn.Linear)

@@ -39,8 +39,8 @@ def command(
     calib: Annotated[
         str | None,
         typer.Option(
-            help="Calibration images: a dataset as in cifar10:512, imagefolder:DIR or parquet:DIR, or a cache "
-            "NAME.calib.json (default: the training split of the dataset that the file names)."
+            help="Calibration images: a dataset as in cifar10:512, imagefolder:DIR or parquet:DIR, or a "
+            "cache NAME.calib.json (default: the training split of the dataset that the file names)."
         ),
     ] = None,
     calib_images: Annotated[int, typer.Option("--calib-images", min=1, help="How many of them.")] = 512,
@@ -121,9 +121,8 @@ def command(
 
 
 def _precision(int8: bool, fp16: bool, bf16: bool) -> Precision:
-    wanted: list[Precision] = [
-        name for name, given in (("int8", int8), ("fp16", fp16), ("bf16", bf16)) if given
-    ]
+    given: dict[Precision, bool] = {"int8": int8, "fp16": fp16, "bf16": bf16}
+    wanted = [precision for precision, flag in given.items() if flag]
     if len(wanted) > 1:
         raise typer.BadParameter("choose one of --int8, --fp16 and --bf16")
     return wanted[0] if wanted else "fp32"
@@ -200,8 +199,8 @@ def _say(out: Output, done: Deployed, backend: Backend) -> dict[str, Any]:
         report = done.report
         out.note(
             f"calibrated with {done.cache.images} images of {done.cache.dataset} ({done.cache.method}), "
-            f"ranges in {cache}; INT8 operands for {report.convolutions} of {report.all_convolutions} convolutions "
-            f"and {report.matrices} of {report.all_matrices} matrix products"
+            f"ranges in {cache}; INT8 operands for {report.convolutions} of {report.all_convolutions} "
+            f"convolutions and {report.matrices} of {report.all_matrices} matrix products"
         )
         details |= {"calibration": str(cache), "int8_convolutions": report.convolutions}
     layers = ", ".join(f"{count} in {precision}" for precision, count in done.executed.items())
@@ -215,6 +214,6 @@ def _say(out: Output, done: Deployed, backend: Backend) -> dict[str, Any]:
     out.note(f"{done.size_bytes:,} bytes, {ratio:.2f} times the source's {done.source_bytes:,}")
     if done.cache is not None and ratio > 1:
         out.note(
-            "warning: the INT8 engine is larger than its source: on so small a network it does not pay in size"
+            "warning: the INT8 engine is larger than its source: on so small a network it saves no space"
         )
     return details

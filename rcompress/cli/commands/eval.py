@@ -27,9 +27,7 @@ def command(
     ] = None,
     backend: options.RunBackend = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Also the accuracy of each class.")] = False,
-    confusion: Annotated[
-        Path | None, typer.Option(help="Draw the confusion matrix into this PNG.")
-    ] = None,
+    confusion: Annotated[Path | None, typer.Option(help="Draw the confusion matrix into this PNG.")] = None,
     mean: Annotated[str | None, typer.Option(help="Mean per channel, for a foreign ONNX file.")] = None,
     std: Annotated[str | None, typer.Option(help="Standard deviation per channel, likewise.")] = None,
     batch_size: options.BatchSize = 250,
@@ -69,7 +67,8 @@ def command(
             from rcompress.report.confusion import confusion_png
 
             write_atomic(confusion, confusion_png(scores.confusion, data.class_names))
-        title = f"{source.name} on {data.name} {chosen} ({scores.images:,} images), {engine.info.backend} on {engine.info.device}"
+        where = f"{engine.info.backend} on {engine.info.device}"
+        title = f"{source.name} on {data.name} {chosen} ({scores.images:,} images), {where}"
         out.table(title, ("figure", "value"), _rows(scores), record.to_dict())
         if per_class and not json_:
             print_table("per class", ("class", "images", "top-1 %"), _class_rows(scores, data.class_names))

@@ -26,7 +26,9 @@ def command(
     ] = None,
     with_preprocessing: Annotated[
         bool,
-        typer.Option("--with-preprocessing", help="ONNX: take uint8 NHWC images; resize and normalise inside."),
+        typer.Option(
+            "--with-preprocessing", help="ONNX: take uint8 NHWC images; resize and normalise inside."
+        ),
     ] = False,
     arch: options.ArchCode = None,
     json_: options.Json = False,

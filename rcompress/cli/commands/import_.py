@@ -27,7 +27,9 @@ def command(
         str | None, typer.Option(help="Mean per channel the weights expect, pixels in 0..1 (the dataset's).")
     ] = None,
     std: Annotated[str | None, typer.Option(help="Standard deviation per channel, likewise.")] = None,
-    image_size: Annotated[int | None, typer.Option(min=8, help="Side of the inputs, without a dataset.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=8, help="Side of the inputs, without a dataset.")
+    ] = None,
     data_dir: options.DataDir = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,
@@ -37,7 +39,7 @@ def command(
     Example: rcompress import resnet32.th --arch resnet32 --shortcut pad --dataset cifar10
     --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 -o r32.pth
     """
-    builder = {name: value for name, value in (("shortcut", shortcut), ("stem", stem)) if value is not None}
+    builder = {k: str(v) for k, v in (("shortcut", shortcut), ("stem", stem)) if v is not None}
     means, stds = floats_per_channel(mean, "--mean"), floats_per_channel(std, "--std")
     with Output(json_, quiet) as out:
         from rcompress.artifacts.files import require_output
@@ -47,5 +49,7 @@ def command(
         target = require_output(output or derived(source, "imported", ".pth"), [source])
         preprocessing = preprocessing_from(source, dataset, data_dir, means, stds, image_size)
         spec = import_checkpoint(source, target, ImportOptions(arch, preprocessing, builder))
-        out.note(f"{arch}, {spec.num_classes} classes, normalised by mean {preprocessing.mean} std {preprocessing.std}")
+        out.note(
+            f"{arch}, {spec.num_classes} classes, normalised by mean {preprocessing.mean} std {preprocessing.std}"
+        )
         out.path(target)

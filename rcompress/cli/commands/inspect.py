@@ -41,7 +41,12 @@ def command(
             columns = ("layer", "type", "output", "parameters", "MACs")
             print_table("layers", columns, [_layer(row) for row in found.layers], left=3)
         if found.spec is not None:
-            print_table("lineage, oldest first", ("command", "when", "from", "options", "figures"), _lineage(found.spec), 5)
+            print_table(
+                "lineage, oldest first",
+                ("command", "when", "from", "options", "figures"),
+                _lineage(found.spec),
+                5,
+            )
         for note in found.notes:
             out.note(note)
 
@@ -51,25 +56,49 @@ def _figures(found: Inspection) -> list[tuple[str, str]]:
     rows = [("size on disk", _bytes(metrics["size_bytes"]))]
     if "weights_bytes" in metrics:
         rows.append(("weights as stored", _bytes(metrics["weights_bytes"])))
-    rows += [(name, f"{metrics[name]:,}") for name in ("parameters", "nonzero_parameters", "macs") if name in metrics]
+    rows += [
+        (name, f"{metrics[name]:,}")
+        for name in ("parameters", "nonzero_parameters", "macs")
+        if name in metrics
+    ]
     return [*rows, ("sha256", found.sha256), *((k, str(v)) for k, v in found.facts.items())]
 
 
 def _preprocessing(spec: ModelSpec) -> list[tuple[str, object]]:
     prepared = spec.preprocessing
     return [
-        ("architecture", " ".join([spec.arch or "foreign graph", *(f"{k}={v}" for k, v in spec.options.items())])),
-        ("input", "uint8 N x H x W x C" if prepared.in_graph else f"float32 N x {' x '.join(map(str, prepared.input_size))}"),
+        (
+            "architecture",
+            " ".join([spec.arch or "foreign graph", *(f"{k}={v}" for k, v in spec.options.items())]),
+        ),
+        (
+            "input",
+            "uint8 N x H x W x C"
+            if prepared.in_graph
+            else f"float32 N x {' x '.join(map(str, prepared.input_size))}",
+        ),
         ("mean, std", f"{_list(prepared.mean)}; {_list(prepared.std)}"),
-        ("resize", f"{prepared.resize} ({prepared.interpolation}), centre crop" if prepared.resize else "none"),
+        (
+            "resize",
+            f"{prepared.resize} ({prepared.interpolation}), centre crop" if prepared.resize else "none",
+        ),
         ("dataset", prepared.dataset or "unknown"),
-        ("classes", f"{spec.num_classes}: {', '.join(prepared.class_names[:10])}{', ...' if spec.num_classes > 10 else ''}"),
+        (
+            "classes",
+            f"{spec.num_classes}: {', '.join(prepared.class_names[:10])}{', ...' if spec.num_classes > 10 else ''}",
+        ),
     ]
 
 
 def _layer(row: dict[str, Any]) -> tuple[str, ...]:
     shape = " x ".join(str(side) for side in row["output_shape"])
-    return (row["name"], row["kind"], shape, f"{row['parameters']:,}", "-" if row["macs"] is None else f"{row['macs']:,}")
+    return (
+        row["name"],
+        row["kind"],
+        shape,
+        f"{row['parameters']:,}",
+        "-" if row["macs"] is None else f"{row['macs']:,}",
+    )
 
 
 def _lineage(spec: ModelSpec) -> list[tuple[str, str, str, str, str]]:
@@ -95,4 +124,8 @@ def _list(values: tuple[float, ...]) -> str:
 
 
 def _bytes(count: int) -> str:
-    return f"{count:,} bytes ({count / MIB:.2f} MiB)" if count >= MIB else f"{count:,} bytes ({count / KIB:.1f} KiB)"
+    return (
+        f"{count:,} bytes ({count / MIB:.2f} MiB)"
+        if count >= MIB
+        else f"{count:,} bytes ({count / KIB:.1f} KiB)"
+    )

@@ -23,7 +23,9 @@ def _open_share(value: float) -> float:
 
 def command(
     source: options.Source,
-    ratio: Annotated[float, typer.Option(callback=_open_share, help="Share of each layer's channels to remove.")],
+    ratio: Annotated[
+        float, typer.Option(callback=_open_share, help="Share of each layer's channels to remove.")
+    ],
     output: options.OutputPath = None,
     importance: Annotated[
         Literal["l1", "l2", "random"], typer.Option(help="Channels of least importance go first.")
@@ -33,8 +35,12 @@ def command(
     learning_rate: Annotated[
         float | None, typer.Option("--learning-rate", "--lr", min=0, help="Peak rate of fine-tuning.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", "-b", min=1, help="Of fine-tuning.")] = None,
-    precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Of fine-tuning.")] = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", "-b", min=1, help="Of fine-tuning.")
+    ] = None,
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Of fine-tuning.")
+    ] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a killed fine-tuning.")] = False,
     arch: options.ArchCode = None,
     dataset: options.Dataset = None,
@@ -103,5 +109,6 @@ def _say(out: Output, report: PruneReport) -> None:
     old, new = report.parameters
     text = f"parameters {old:,} -> {new:,} ({new / old:.1%})"
     if report.macs[0] and report.macs[1]:
-        text += f", MACs {report.macs[0] / 1e6:,.1f} M -> {report.macs[1] / 1e6:,.1f} M ({report.macs[1] / report.macs[0]:.1%})"
+        before, after = report.macs[0] / 1e6, report.macs[1] / 1e6
+        text += f", MACs {before:,.1f} M -> {after:,.1f} M ({after / before:.1%})"
     out.note(text)

@@ -39,29 +39,39 @@ def command(
     stem: Annotated[
         Literal["cifar", "imagenet"] | None, typer.Option(help="Stem of resnet18/34/50 (cifar).")
     ] = None,
-    recipe: Annotated[RecipeName, typer.Option(help="Named recipe; the options below change it.")] = "default",
+    recipe: Annotated[
+        RecipeName, typer.Option(help="Named recipe; the options below change it.")
+    ] = "default",
     epochs: Annotated[int | None, typer.Option(min=0, help="Passes over the training split.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", "-b", min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr", min=0)] = None,
-    optimizer: Annotated[Literal["sgd", "adamw"] | None, typer.Option(help="sgd has Nesterov momentum.")] = None,
+    optimizer: Annotated[
+        Literal["sgd", "adamw"] | None, typer.Option(help="sgd has Nesterov momentum.")
+    ] = None,
     schedule: Annotated[Literal["onecycle", "cosine", "step"] | None, typer.Option()] = None,
     weight_decay: Annotated[float | None, typer.Option("--weight-decay", "--wd", min=0)] = None,
     label_smoothing: Annotated[float | None, typer.Option(min=0, max=0.9)] = None,
     mixup: Annotated[float | None, typer.Option(min=0, help="Alpha of mixup; 0: off.")] = None,
     cutout: Annotated[int | None, typer.Option(min=0, help="Side of the blanked square; 0: off.")] = None,
-    ema: Annotated[float | None, typer.Option(min=0, max=0.99999, help="Decay of the moving average; 0: off.")] = None,
+    ema: Annotated[
+        float | None, typer.Option(min=0, max=0.99999, help="Decay of the moving average; 0: off.")
+    ] = None,
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"],
         typer.Option(help="auto: BF16 on GPUs and on CPUs that multiply in BF16, FP32 elsewhere."),
     ] = "auto",
-    compile: Annotated[bool, typer.Option("--compile", help="Run the network through torch.compile.")] = False,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Run the network through torch.compile.")
+    ] = False,
     image_size: Annotated[
         int | None, typer.Option(min=8, help="Side of the inputs for imagefolder sets (224).")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a killed run with the same options stood.")
     ] = False,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard events.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write TensorBoard events.")
+    ] = False,
     data_dir: options.DataDir = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -92,7 +102,7 @@ def command(
         "cutout": cutout,
         "ema": ema,
     }
-    builder = {name: value for name, value in (("shortcut", shortcut), ("stem", stem)) if value is not None}
+    builder = {k: str(v) for k, v in (("shortcut", shortcut), ("stem", stem)) if v is not None}
 
     with Output(json_, quiet) as out:
         from dataclasses import asdict
@@ -106,12 +116,29 @@ def command(
         default = derived(source, "tuned", ".pth") if source else Path(f"{_file_stem(arch)}.pth")
         target = require_output(output or default, [source] if source else [])
         settings = open_settings(device, threads, precision, compile, seed)
-        chosen = replace(RECIPES[recipe], **{name: value for name, value in changes.items() if value is not None})
+        chosen = replace(
+            RECIPES[recipe], **{name: value for name, value in changes.items() if value is not None}
+        )
         start = _start(source, init, arch, builder, dataset, data_dir, image_size, chosen, seed, out)
         outcome = run_training(
-            start.module, start.spec, start.dataset, chosen, settings, target, start.parent, resume, tensorboard, out
+            start.module,
+            start.spec,
+            start.dataset,
+            chosen,
+            settings,
+            target,
+            start.parent,
+            resume,
+            tensorboard,
+            out,
         )
-        details = {"recipe": recipe, **asdict(chosen), "precision": settings.precision, "seed": seed, "init": init}
+        details = {
+            "recipe": recipe,
+            **asdict(chosen),
+            "precision": settings.precision,
+            "seed": seed,
+            "init": init,
+        }
         write_trained(target, "train", start.spec, outcome, details, start.parent)
         say_scores(out, outcome)
         out.path(target, metrics=outcome.metrics)
