@@ -39,6 +39,8 @@ MODULES: dict[Backend, str] = {
 }
 LOADERS: dict[str, tuple[Backend, ...]] = {
     ".pth": ("torch",),
+    ".pt": ("torch",),
+    ".pt2": ("torch",),
     ".onnx": ("onnxruntime", "openvino", "torch"),
     ".xml": ("openvino",),
     ".plan": ("tensorrt", "tensorrt-rtx"),
@@ -79,7 +81,7 @@ def build_engine(
     options: BuildOptions = BuildOptions(),
     progress: Progress = SILENT,
 ) -> Path:
-    """Build ``model`` as it is for ``backend`` and write it to ``path``, with ``spec``, if any, as its description.
+    """Build ``model`` as it is for ``backend`` into ``path``, with ``spec``, if any, as its description.
 
     Raises:
         RcompressError: the backend is not here, or refuses the graph.

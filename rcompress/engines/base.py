@@ -27,7 +27,7 @@ class RunOptions:
     Attributes:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads, 0 for all cores.
-        arch: the user's own architecture (``package.module:callable``), for a checkpoint that was built by it.
+        arch: the user's own architecture (``package.module:callable``), for a checkpoint built by it.
     """
 
     device: str = "cpu"
@@ -61,8 +61,8 @@ class BuildOptions:
 class BackendStatus:
     """Whether a backend can be used on this machine.
 
-    ``version`` is None where it is not installed; ``fault`` says why it cannot run engines here (None: it can),
-    and ``remedy`` what to do about it.
+    ``version`` is None where it is not installed; ``fault`` says why it cannot run engines here (None: it
+    can), and ``remedy`` what to do about it.
     """
 
     backend: Backend
@@ -83,7 +83,7 @@ class EngineInfo:
         backend: which runtime executes it.
         path, sha256: the file it came from (of a pair, the file that is opened).
         spec: the description that travels with it, None where the file has none.
-        input_shape: (N, C, H, W), or (N, H, W, C) where the graph holds the preprocessing; None for a free axis.
+        input_shape: (N, C, H, W), or (N, H, W, C) where the graph prepares the images; None: a free axis.
         input_dtype: numpy's name: ``float32``, ``uint8``.
         device: where it runs, in words (``cpu``, ``NVIDIA H200``).
         executed: what really runs, as far as the runtime tells: execution precision of the convolution and
@@ -114,7 +114,7 @@ class Engine(Protocol):
         """
 
     def prepare(self, images: Array) -> Callable[[], Any]:
-        """A call that runs once on inputs already in place and returns when the outputs are there, for timing."""
+        """A call that runs once on inputs in place and returns when the outputs are there, for timing."""
 
     def close(self) -> None:
         """Free what the runtime holds."""

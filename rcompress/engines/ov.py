@@ -1,7 +1,7 @@
 """OpenVINO on the CPU: the engine is an .xml file with its weights beside it in a .bin.
 
-What must be known at load time travels in the .xml's ``rt_info``: our description under ``rcompress``, and under
-``rcompress_runtime`` the precision to compute in and the SHA-256 of the .bin that belongs to it.
+What must be known at load time travels in the .xml's ``rt_info``: our description under ``rcompress``, and
+under ``rcompress_runtime`` the precision to compute in and the SHA-256 of the .bin that belongs to it.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ def _onnx_description(path: Path) -> str | None:
 
 
 def _settings(threads: int, precision: Precision) -> dict[str, Any]:
-    """Compile settings. Without a precision hint OpenVINO computes FP32 networks in BF16 where the CPU can."""
+    """Compile settings; without a precision hint OpenVINO computes FP32 networks in BF16 where it can."""
     hint = "bf16" if precision == "bf16" else "f16" if precision == "fp16" and _computes("FP16") else "f32"
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": hint,

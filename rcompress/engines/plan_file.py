@@ -1,4 +1,4 @@
-"""TensorRT engines on disk: the plan untouched, so that vendor tools open it, and ``NAME.plan.json`` beside it."""
+"""TensorRT engines on disk: plans as vendor tools open them, and ``NAME.plan.json`` beside them."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ class TorchGraph(nn.Module):
     """Executes an ONNX graph with one input and one output, node by node in its order.
 
     Floating-point initializers are parameters and other numeric ones buffers, so that the graph can be moved
-    and trained; 64-bit integers and booleans stay on the CPU, where shapes are computed. A tensor is forgotten
-    after its last use.
+    and trained; 64-bit integers and booleans stay on the CPU, where shapes are computed. A tensor is
+    forgotten after its last use.
 
     Attributes:
         input_name, output_name: of the graph.

@@ -1,8 +1,8 @@
 """ONNX operators in PyTorch: one function each, differentiable wherever the operator is.
 
 An operator takes the node and its input tensors (None where an optional one is left out) and returns its
-output. Semantics: the ONNX operator specification, default domain, from opset 7 on. Integer tensors that describe
-shapes live on the CPU, so that reading them never waits for a GPU.
+output. Semantics: the ONNX operator specification, default domain, from opset 7 on. Integer tensors that
+describe shapes live on the CPU, so that reading them never waits for a GPU.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import onnx
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from rcompress.errors import RcompressError
 
 Inputs = Sequence[Any]  # of Tensor, or None where an optional input is left out
 
@@ -39,14 +41,20 @@ TORCH_TYPES: dict[int, torch.dtype] = {
     onnx.TensorProto.UINT8: torch.uint8,
     onnx.TensorProto.BOOL: torch.bool,
 }
+RESIZE_DEFAULTS = {
+    "mode": b"nearest",
+    "coordinate_transformation_mode": b"half_pixel",
+    "keep_aspect_ratio_policy": b"stretch",
+    "antialias": 0,
+}
 
 
 @dataclass(frozen=True)
 class Node:
     """One node of a graph, decoded.
 
-    ``element_types`` holds the ONNX element type of each initializer among the inputs, by position: the zero point's
-    type is what says to which range a QuantizeLinear rounds.
+    ``element_types`` holds the ONNX element type of each initializer among the inputs, by position: the type
+    of its zero point says to which range a QuantizeLinear rounds.
     """
 
     op: str
@@ -115,11 +123,12 @@ def _gemm(node: Node, inputs: Inputs) -> Tensor:
     product = product if alpha == 1.0 else product * alpha
     if len(inputs) < 3 or inputs[2] is None:
         return product
-    return product + (inputs[2] if beta == 1.0 else inputs[2] * beta)
+    bias: Tensor = inputs[2] if beta == 1.0 else inputs[2] * beta
+    return product + bias
 
 
 def _pool_window(node: Node, images: Tensor) -> tuple[list[int], list[int], list[int], list[int]]:
-    """Kernel, strides, dilations and padding; with ceil_mode the padding at the end grows to fit the last window."""
+    """Kernel, strides, dilations and padding; with ceil_mode the end is padded to fit the last window."""
     kernel = [int(k) for k in node.attributes["kernel_shape"]]
     rank = len(kernel)
     strides = node.attributes.get("strides", [1] * rank)
@@ -243,7 +252,8 @@ def _clip(node: Node, inputs: Inputs) -> Tensor:
     bounds = [inputs[i] if len(inputs) > i else None for i in (1, 2)]
     low = node.attributes.get("min") if bounds[0] is None else bounds[0]
     high = node.attributes.get("max") if bounds[1] is None else bounds[1]
-    return inputs[0] if low is None and high is None else inputs[0].clamp(low, high)  # type: ignore[no-any-return]
+    data: Tensor = inputs[0]
+    return data if low is None and high is None else data.clamp(low, high)
 
 
 def _softmax(node: Node, inputs: Inputs) -> Tensor:
@@ -269,6 +279,12 @@ def _cast(node: Node, inputs: Inputs) -> Tensor:
     return inputs[0].to(TORCH_TYPES[node.attributes["to"]])  # type: ignore[no-any-return]
 
 
+def _constant(node: Node, inputs: Inputs) -> Tensor:
+    del inputs  # it has none
+    value: Tensor = node.attributes["value"]
+    return value
+
+
 def _shape(node: Node, inputs: Inputs) -> Tensor:
     sizes = list(inputs[0].shape)[node.attributes.get("start", 0) : node.attributes.get("end")]
     return torch.tensor(sizes, dtype=torch.int64)
@@ -279,10 +295,25 @@ def _constant_of_shape(node: Node, inputs: Inputs) -> Tensor:
     return torch.full([int(size) for size in inputs[0].tolist()], value.item(), dtype=value.dtype)
 
 
-def _div(node: Node, inputs: Inputs) -> Tensor:
-    if inputs[0].is_floating_point():
-        return inputs[0] / inputs[1]  # type: ignore[no-any-return]
-    return torch.div(inputs[0], inputs[1], rounding_mode="trunc")
+def _div(inputs: Inputs) -> Tensor:
+    return torch.div(*inputs, rounding_mode=None if inputs[0].is_floating_point() else "trunc")
+
+
+def _resize(node: Node, inputs: Inputs) -> Tensor:
+    """What `torch.nn.functional.interpolate` can do: linear and cubic of images, by pixel centres."""
+    given = {name: node.attributes.get(name, default) for name, default in RESIZE_DEFAULTS.items()}
+    mode = {b"linear": "bilinear", b"cubic": "bicubic"}.get(given["mode"])
+    centres = given["coordinate_transformation_mode"] in (b"half_pixel", b"pytorch_half_pixel")
+    if mode is None or not centres or given["keep_aspect_ratio_policy"] != b"stretch":
+        raise RcompressError(
+            node.name, "resizes in a way that the PyTorch executor does not know", "use bilinear"
+        )
+    images, sizes = inputs[0], inputs[3] if len(inputs) > 3 else None
+    scales = inputs[2].tolist()[2:] if sizes is None else None
+    target = None if sizes is None else sizes.tolist()[-2:]
+    return F.interpolate(
+        images, target, scales, mode, align_corners=False, antialias=bool(given["antialias"])
+    )
 
 
 def _along(axis: int, values: Tensor, data: Tensor) -> Tensor:
@@ -295,11 +326,11 @@ def _along(axis: int, values: Tensor, data: Tensor) -> Tensor:
 
 
 def _quantize(node: Node, inputs: Inputs) -> Tensor:
-    """Whole numbers in a float tensor: round half to even, saturate; gradients pass the rounding unchanged."""
+    """Whole numbers in a float tensor: round half to even, saturate; gradients pass the rounding as is."""
     data, axis = inputs[0], node.attributes.get("axis", 1)
     declared = node.attributes.get("output_dtype") or onnx.TensorProto.UINT8
     low, high = INTEGER_RANGES[node.element_types.get(2, declared)]
-    scaled = data / _along(axis, inputs[1], data)
+    scaled: Tensor = data / _along(axis, inputs[1], data)
     rounded = scaled + (scaled.round() - scaled).detach()  # exact in floating point
     if len(inputs) > 2 and inputs[2] is not None:
         rounded = rounded + _along(axis, inputs[2].to(data.dtype), data)
@@ -322,11 +353,11 @@ OPERATORS: dict[str, Operator] = {
     "Cast": _cast,
     "Clip": _clip,
     "Concat": lambda node, x: torch.cat(list(x), dim=node.attributes["axis"]),
-    "Constant": lambda node, x: node.attributes["value"],
+    "Constant": _constant,
     "ConstantOfShape": _constant_of_shape,
     "Conv": _conv,
     "DequantizeLinear": _dequantize,
-    "Div": _div,
+    "Div": lambda _, x: _div(x),
     "Dropout": lambda _, x: x[0],
     "Elu": lambda node, x: F.elu(x[0], node.attributes.get("alpha", 1.0)),
     "Erf": lambda _, x: torch.erf(x[0]),
@@ -360,6 +391,7 @@ OPERATORS: dict[str, Operator] = {
     "ReduceMean": _reduce_mean,
     "Relu": lambda _, x: F.relu(x[0]),
     "Reshape": _reshape,
+    "Resize": _resize,
     "Shape": _shape,
     "Sigmoid": lambda _, x: torch.sigmoid(x[0]),
     "Slice": _slice,

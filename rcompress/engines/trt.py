@@ -44,7 +44,7 @@ def build(
     The builder's log goes to ``NAME.plan.log``, the lineage to ``NAME.plan.json``.
 
     Raises:
-        RcompressError: the package or a GPU is missing, the graph holds unsigned Q/DQ, or the builder refuses it.
+        RcompressError: the package or a GPU is missing, the graph has unsigned Q/DQ, or the builder refuses.
     """
     _require_builder(path, backend, options)
     refuse_unsigned(model, path, backend)
@@ -107,7 +107,7 @@ def refuse_unsigned(model: onnx.ModelProto, path: Path, backend: PlanBackend) ->
     """TensorRT reads UINT8 activations as INT8 without a word and clips half their range.
 
     Raises:
-        RcompressError: a QuantizeLinear or DequantizeLinear has an unsigned zero point, or none (UINT8 by default).
+        RcompressError: a QuantizeLinear or DequantizeLinear has an unsigned zero point, or by default none.
     """
     types = element_types(model)
     for node in model.graph.node:

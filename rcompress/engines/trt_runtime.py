@@ -1,6 +1,6 @@
 """Running TensorRT plans: buffers, stream and event by pycuda on the device's primary context.
 
-PyTorch uses the primary context too, so both work in one process; a context of pycuda's own would break PyTorch's.
+PyTorch uses the primary context too, so both work in one process; a context of pycuda's own would break that.
 """
 
 from __future__ import annotations
@@ -123,12 +123,12 @@ class TensorRtEngine:
     def _bytes(self, name: str) -> int:
         """Size of a tensor at the shape that is set now."""
         kind = np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name)))
-        return math.prod(self._execution.get_tensor_shape(name)) * kind.itemsize
+        sizes: tuple[int, ...] = tuple(self._execution.get_tensor_shape(name))
+        return math.prod(sizes) * kind.itemsize
 
     def _described(self, path: Path, backend: Backend, sidecar: Sidecar | None, device: str) -> EngineInfo:
-        self._smallest, _, self._largest = (
-            tuple(shape)[0] for shape in self._engine.get_tensor_profile_shape(self._input, 0)
-        )
+        smallest, _, largest = self._engine.get_tensor_profile_shape(self._input, 0)
+        self._smallest, self._largest = int(smallest[0]), int(largest[0])
         shape = tuple(None if size < 0 else int(size) for size in self._engine.get_tensor_shape(self._input))
         return EngineInfo(
             backend=backend,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -121,7 +122,7 @@ def percentile_threshold(percent: float) -> Callable[[Histogram, float], float]:
 
 
 def mse_threshold(levels: int) -> Callable[[Histogram, float], float]:
-    """The threshold whose rounding and saturation err least, squared (Sung et al. 2015; Banner et al. 2019)."""
+    """The threshold whose rounding and saturation err least, squared (Banner et al. 2019, section 3)."""
 
     def choose(counts: Histogram, width: float) -> float:
         centres = (np.arange(len(counts)) + 0.5) * width
@@ -173,7 +174,7 @@ def _divergence(counts: Histogram, kept: int, levels: int) -> float:
 
 
 def make_observer(method: CalibrationMethod, levels: int, percentile: float) -> Observer:
-    """An observer for a tensor whose magnitudes are quantized to ``levels`` steps (127 signed, 255 unsigned)."""
+    """An observer for a tensor whose magnitudes become ``levels`` steps (127 signed, 255 unsigned)."""
     makers: dict[CalibrationMethod, Callable[[], Observer]] = {
         "minmax": MinMax,
         "moving-average": MovingAverage,
@@ -200,7 +201,7 @@ def collect_ranges(
     Returns:
         The range of each watched tensor, and the number of images seen.
     """
-    extremes = {name: (np.inf, -np.inf) for name in observers}
+    extremes = dict.fromkeys(observers, (math.inf, -math.inf))
 
     def observe(name: str, values: Tensor) -> None:
         if name in observers:

@@ -1,4 +1,4 @@
-"""``NAME.calib.json``: activation ranges that people can read and that can be given back instead of images."""
+"""``NAME.calib.json``: activation ranges that people can read and give back instead of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where activation ranges come from: training images of a dataset, or a cache of earlier ones. Never random data."""
+"""Where activation ranges come from: training images, or a cache of earlier ranges; never random data."""
 
 from __future__ import annotations
 

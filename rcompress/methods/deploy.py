@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rcompress.artifacts.spec import ModelSpec, Step, parent_fields
+from rcompress.artifacts.spec import ModelSpec, Step
 from rcompress.engines import Backend, BuildOptions, RunOptions, backend_status, build_engine, load_engine
 from rcompress.engines.plan_file import read_sidecar
 from rcompress.errors import RcompressError
@@ -40,8 +40,8 @@ class Deployed:
         path: the engine.
         cache: what makes its INT8 graph again without images; None for other precisions.
         report: what was quantized; None likewise.
-        executed: convolution and matrix layers by the precision they run in, as the runtime tells, or the builder
-            where the engine cannot run here.
+        executed: convolution and matrix layers by the precision they run in, as the runtime tells, or the
+            builder where the engine cannot run here.
         runs_here: whether it can.
         size_bytes, source_bytes: of the engine and of the file it was made from.
     """
@@ -66,7 +66,7 @@ def deploy(
     """Build ``source`` into ``target``.
 
     Args:
-        spec: the source's own description, or what the user said of a foreign graph; None: the engine has none.
+        spec: the source's description, or what the user said of a foreign graph; None: the engine has none.
         calibration: where INT8 ranges come from.
 
     Raises:
@@ -105,7 +105,7 @@ def _in_graph(request: EngineRequest) -> bool:
 
 
 def _executed(path: Path, backend: Backend) -> dict[str, int]:
-    """What an engine runs: from the loaded engine, or from the builder's report where it cannot be loaded here."""
+    """What an engine runs: from the loaded engine, or where it cannot be loaded, from its builder."""
     if not backend_status(backend).usable:
         return read_sidecar(path).layers
     engine = load_engine(path, backend, RunOptions(device="auto"))
@@ -134,7 +134,8 @@ def _step(
     return Step(
         COMMAND,
         options,
-        **parent_fields(source.path, source.sha256),  # type: ignore[arg-type]
+        parent_name=source.path.name,
+        parent_sha256=source.sha256,
         metrics=dict(graph_metrics(source.model)),
         notes=notes,
     )

@@ -15,7 +15,7 @@ BATCH_TOLERANCE = 1e-4
 
 
 def prepare_graph(model: onnx.ModelProto, subject: str = "the graph") -> onnx.ModelProto:
-    """A copy of ``model`` in opset 13 or later, BatchNorm and constants folded, its batch axis free if it can be.
+    """A copy of ``model`` in opset 13 or later, BatchNorm and constants folded, the batch axis freed.
 
     Raises:
         RcompressError: it cannot be converted, or is quantized or half-precision already.
@@ -109,7 +109,7 @@ def _same_for_two(fixed: onnx.ModelProto, freed: onnx.ModelProto, batch: int) ->
         images = (images * 255).to(torch.uint8)
     with torch.inference_mode():
         whole = TorchGraph(fixed)
-        apart = torch.cat([whole(part) for part in images.split(batch)])
+        apart = torch.cat([whole(part) for part in torch.tensor_split(images, 2)])
         try:
             together = TorchGraph(freed)(images)
         except RuntimeError:

@@ -25,7 +25,7 @@ def lower_precision(
     """A copy of ``model`` that computes in ``precision`` between two Casts.
 
     Raises:
-        RcompressError: the graph is quantized, a weight is too large for FP16, or the graph does not type-check.
+        RcompressError: it is quantized, a weight is too large for FP16, or the result does not type-check.
     """
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
         raise RcompressError(subject, "is quantized", "give the FP32 file it was made from")

@@ -59,8 +59,8 @@ class Placement:
     """What is to be quantized.
 
     Attributes:
-        activations: name of each tensor, and the integers it becomes: ``int8`` and ``uint8`` have zero point 0,
-            ``uint8-centred`` has 128 (the values of ``int8`` in unsigned clothes).
+        activations: name of each tensor, and the integers it becomes: ``int8`` and ``uint8`` have zero point
+            0, ``uint8-centred`` has 128 (the values of ``int8`` in unsigned clothes).
         weights: the constant operands.
         convolutions, matrices: how many layers of either kind run in INT8.
     """
@@ -75,8 +75,8 @@ def place(model: onnx.ModelProto, profile: Profile) -> Placement:
     """Find every convolution and matrix product with constant weights, and the tensors around them.
 
     ``cpu``: inputs and outputs of convolutions and both inputs of residual adds, so that ONNX Runtime finds a
-    quantizer on every side of a layer; unsigned where values are never negative, for VNNI multiplies unsigned by
-    signed. ``tensorrt``: inputs of the layers and the shortcut of residual adds, all signed.
+    quantizer on every side of a layer; unsigned where values are never negative, for VNNI multiplies unsigned
+    by signed. ``tensorrt``: inputs of the layers and the shortcut of residual adds, all signed.
     """
     view = GraphView(model)
     layers = [(node, weight) for node in model.graph.node if (weight := _weight_of(view, node)) is not None]
@@ -95,8 +95,8 @@ def place(model: onnx.ModelProto, profile: Profile) -> Placement:
 def _integer(view: GraphView, name: str, profile: Profile) -> Integer:
     """Which integers ``name`` becomes.
 
-    ONNX Runtime 1.31 runs a convolution in INT8 only between tensors of one type; it recasts signed tensors by
-    itself, but not those that several nodes read (densenet121: 66 of 120 convolutions instead of all).
+    ONNX Runtime 1.31 runs a convolution in INT8 only between tensors of one type; it recasts signed tensors
+    by itself, but not those that several nodes read (densenet121: 66 of 120 convolutions instead of all).
     """
     if profile == "tensorrt":
         return "int8"

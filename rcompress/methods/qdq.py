@@ -32,9 +32,9 @@ def insert_qdq(
 ) -> onnx.ModelProto:
     """A copy of ``model`` with Q/DQ around what ``placement`` names.
 
-    Activations get one scale each; weights become INT8 constants behind a DequantizeLinear, one scale for each
-    output channel, or one for all. Biases stay FP32: the runtimes quantize them by themselves, and TensorRT refuses
-    a DequantizeLinear on INT32.
+    Activations get one scale each; weights become INT8 constants behind a DequantizeLinear, with one scale
+    for each output channel, or one for all. Biases stay FP32: the runtimes quantize them by themselves, and
+    TensorRT refuses a DequantizeLinear on INT32.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
@@ -122,7 +122,7 @@ def _origin(node: NodeProto) -> tuple[str, str]:
 
 
 def weight_scales(values: FloatArray, axis: int, per_channel: bool, floor: FloatArray) -> FloatArray:
-    """Symmetric scales, float32 (channels,): the largest magnitude becomes 127; all equal unless ``per_channel``.
+    """Symmetric scales, float32 (channels,): the largest magnitude becomes 127; equal unless ``per_channel``.
 
     Args:
         values: a layer's weights.
@@ -143,7 +143,8 @@ def quantized_weights(values: FloatArray, axis: int, scale: FloatArray) -> NDArr
     """``values`` in steps of ``scale`` (channels,) along ``axis``, rounded half to even, in -127..127."""
     shape = [1] * values.ndim
     shape[axis] = -1
-    return np.clip(np.rint(values / scale.reshape(shape)), -WEIGHT_LEVELS, WEIGHT_LEVELS).astype(np.int8)
+    steps = np.rint(values / scale.reshape(shape))
+    return np.asarray(np.clip(steps, -WEIGHT_LEVELS, WEIGHT_LEVELS), dtype=np.int8)
 
 
 def _add_constant(view: GraphView, name: str, value: object) -> None:

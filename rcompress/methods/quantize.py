@@ -1,4 +1,4 @@
-"""Post-training quantization of an ONNX classifier to INT8: weights and activations, symmetric, explicit Q/DQ."""
+"""Post-training quantization of ONNX classifiers: INT8 weights and activations, symmetric, explicit Q/DQ."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def calibrate(
     """Run images through the graph and find the range of every tensor to be quantized.
 
     Args:
-        batches: network inputs (N, C, H, W) float32, normalised, or (N, H, W, C) uint8 where the graph does that.
+        batches: network inputs (N, C, H, W) float32, normalised, or (N, H, W, C) uint8 where the graph does.
         total: images to expect.
 
     Returns:

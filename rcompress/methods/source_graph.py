@@ -1,4 +1,4 @@
-"""What quantization and engine builders start from: any checkpoint or ONNX file as a graph with its description."""
+"""What quantization and engine building start from: a checkpoint or ONNX file as a described graph."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 
 from rcompress.artifacts.onnx_file import read_onnx
-from rcompress.artifacts.spec import ModelSpec, Preprocessing, SpecError, Step, parent_fields
+from rcompress.artifacts.spec import ModelSpec, Preprocessing, SpecError, Step
 from rcompress.engines.graph_io import graph_input, shape_of
 from rcompress.errors import RcompressError
 from rcompress.export import onnx_from_module
@@ -61,9 +61,8 @@ def foreign_spec(
     channels, height, width, classes = sizes
     try:
         preprocessing = Preprocessing((channels, height, width), mean, std, dataset)
-        origin = Step(
-            "import", {"mean": list(mean), "std": list(std)}, **parent_fields(source.path, source.sha256)
-        )  # type: ignore[arg-type]
+        said = {"mean": list(mean), "std": list(std)}
+        origin = Step("import", said, parent_name=source.path.name, parent_sha256=source.sha256)
         return ModelSpec(classes, preprocessing, lineage=(origin,))
     except SpecError as error:
         raise RcompressError(subject, str(error), "give --mean and --std one value per channel") from None
