@@ -114,15 +114,13 @@ def unwrap_state_dict(content: object) -> dict[str, Tensor] | None:
     """The tensors of a foreign checkpoint: plain, or under a usual key, with a ``module.`` prefix removed."""
     if not isinstance(content, Mapping):
         return None
-    for key in ("state_dict", "model_state_dict", "model", "net"):
-        if isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not content or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
+    wrappers = ("state_dict", "model_state_dict", "model", "net")
+    inner = next((content[key] for key in wrappers if isinstance(content.get(key), Mapping)), content)
+    if not inner or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in inner.items()):
         return None
     prefix = "module."
-    wrapped = all(name.startswith(prefix) for name in content)
-    return {name[len(prefix) :] if wrapped else name: tensor for name, tensor in content.items()}
+    parallel = all(name.startswith(prefix) for name in inner)
+    return {name[len(prefix) :] if parallel else name: tensor for name, tensor in inner.items()}
 
 
 def _refuse_compressed_entries(path: Path) -> None:

@@ -64,8 +64,10 @@ class Output:
     def advance(self, units: int = 1, **figures: float) -> None:
         """Move the bar on; ``figures`` stand beside it."""
         if self._bar is not None and self._task is not None:
-            shown = {} if not figures else {"figures": "  ".join(f"{k} {v:,.4g}" for k, v in figures.items())}
-            self._bar.update(self._task, advance=units, **shown)
+            self._bar.update(self._task, advance=units)
+            if figures:
+                shown = "  ".join(f"{name} {value:,.4g}" for name, value in figures.items())
+                self._bar.update(self._task, figures=shown)
 
     def note(self, message: str) -> None:
         """One line of prose on stderr (not with --quiet)."""

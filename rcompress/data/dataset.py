@@ -42,7 +42,7 @@ class MemorySource:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Source`."""
         del augment  # done in batches on the device, after normalisation
-        for part in indices.to(self.images.device).split(batch_size):
+        for part in torch.split(indices.to(self.images.device), batch_size):
             yield self.images[part], self.labels[part]
 
     def to(self, device: torch.device) -> MemorySource:

@@ -24,7 +24,7 @@ def balanced_indices(labels: Tensor, count: int, seed: int) -> Tensor:
     shuffled = torch.randperm(len(labels), generator=generator)
     rank = torch.empty(len(labels), dtype=torch.int64)
     ordered = labels[shuffled]
-    for label in ordered.unique():
+    for label in torch.unique(ordered):
         where = (ordered == label).nonzero().flatten()
         rank[where] = torch.arange(len(where))
     return shuffled[torch.argsort(rank, stable=True)[:count]]

@@ -65,6 +65,9 @@ def onnx_from_module(module: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
 class Preprocessed(nn.Module):
     """A network behind its own preprocessing: uint8 (N, H, W, C) in, logits out."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, module: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.module = module

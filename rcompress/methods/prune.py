@@ -130,7 +130,7 @@ def _dependency_graph(module: nn.Module, input_size: tuple[int, int, int]) -> tp
 
 def _kept_layers(module: nn.Module) -> list[nn.Module]:
     """The head: its outputs are the classes."""
-    linear = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    linear: list[nn.Module] = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
     return linear[-1:]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -54,29 +54,14 @@ class Recipe:
             )
 
 
-IMAGENET_NORMALIZATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-HALF_NORMALIZATION = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+STUDY = Recipe(learning_rate=0.1, schedule="cosine", warmup=0.0, ema=0.0)
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(),
     "finetune": Recipe(learning_rate=0.05, warmup=0.1),
-    "trt-study": Recipe(
-        epochs=100,
-        learning_rate=0.1,
-        weight_decay=1e-2,
-        schedule="cosine",
-        warmup=0.0,
-        ema=0.0,
-        **HALF_NORMALIZATION,
-    ),
-    "cpu-study": Recipe(
-        epochs=60,
-        learning_rate=0.1,
-        schedule="cosine",
-        warmup=0.0,
-        label_smoothing=0.1,
-        ema=0.0,
-        **IMAGENET_NORMALIZATION,
-    ),
+    "trt-study": replace(STUDY, epochs=100, weight_decay=1e-2, mean=HALF, std=HALF),
+    "cpu-study": replace(STUDY, epochs=60, label_smoothing=0.1, mean=IMAGENET_MEAN, std=IMAGENET_STD),
 }
 
 

@@ -51,7 +51,7 @@ def command(
         require_output(target, [source])
         loaded = load_model(source, arch)
         details = {"format": target.suffix.removeprefix("."), "with_preprocessing": with_preprocessing}
-        spec = loaded.spec.with_step(Step("export", details, **parent_fields(source, loaded.sha256)))  # type: ignore[arg-type]
+        spec = loaded.spec.with_step(Step("export", details, **parent_fields(source, loaded.sha256)))
         difference = _write(loaded, spec, target, with_preprocessing)
         if difference is not None:
             out.note(f"largest difference of the outputs, ONNX Runtime against PyTorch: {difference:.2g}")
