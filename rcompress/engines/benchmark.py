@@ -80,6 +80,7 @@ def benchmark(
         ]
         batches = _all_batches(engines, options.batch_sizes, progress)
         conditions = _conditions(options, progress)
+        progress.note("measuring peak memory")
         names = distinct_names(paths)
         candidates = [
             _candidate(name, engine, batches, options.run, progress)
@@ -106,7 +107,6 @@ def _candidate(
     device = _device(info, run)
     allowed = sorted(batch for batch in batches if info.input_shape[0] in (None, batch))
     arguments: list[Any] = [str(info.path), info.backend, asdict(run), allowed]
-    progress.start(f"memory of {name}", 1)
     with timing_lock(progress):
         peaks = peak_memory_bytes("rcompress.engines.probe:engine_stages", arguments, device)
     static = file_metrics(info.path, info.spec, run.arch)
@@ -133,6 +133,7 @@ def _timed(
     progress: Progress,
 ) -> list[Record]:
     """One interleaved run at one batch size."""
+    progress.note(f"timing batches of {batch}")
     calls: list[tuple[str, Call]] = [
         (candidate.name, candidate.engine.prepare(random_inputs(candidate.engine.info, batch)))
         for candidate in candidates

@@ -87,13 +87,13 @@ def time_interleaved(
         warmup: calls of each before anything is timed.
         iterations: timed calls of each per trial; None: as many as fit into half a second, 5 at least.
         trials: repetitions of the whole, whose spread is reported.
+        progress: hears of the wait for the lock alone: a bar that moves takes time from what is timed.
     """
     pairs = list(candidates.items()) if isinstance(candidates, Mapping) else list(candidates)
     times: list[list[list[float]]] = [[] for _ in pairs]
     with timing_lock(progress), _no_garbage_collection():
         fitting = [_fitting(_warm_up(call, warmup)) for _, call in pairs]
         counts = fitting if iterations is None else [iterations] * len(pairs)
-        progress.start("timing", trials * BURSTS_PER_TRIAL)
         for trial in range(trials):
             for mine in times:
                 mine.append([])
@@ -101,7 +101,6 @@ def time_interleaved(
                 for position in _rotated(len(pairs), trial + burst):
                     share = _share(counts[position], burst)
                     times[position][trial] += _burst(pairs[position][1], share)
-                progress.advance()
     return _latencies([name for name, _ in pairs], times)
 
 

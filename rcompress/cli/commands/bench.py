@@ -74,45 +74,70 @@ def _conditions(record: Record) -> str:
     return (
         f"{machine['cpu']} ({machine['instruction_set']}), device {context['device']}, "
         f"{threads} thread{'s' if threads > 1 else ''}, transfers: {context['transfers']}, "
-        f"{context['trials']} interleaved trials, p50-p99 over all calls, speed-up by median\n{versions}"
+        f"{context['trials']} interleaved trials (± and ranges are over them)\n{versions}"
     )
 
 
 def _speed_table(records: list[Record]) -> tuple[list[str], list[list[str]]]:
-    columns = ["artifact", "backend", "runs in", "batch", "p50 ms", "p90 ms", "p99 ms", "± p50", "images/s"]
-    columns += ["speed-up", "(trials)", "peak MiB"]
-    energy = any("energy_j_per_image" in record.metrics for record in records)
-    return columns + ["J/image"] * energy, [_speed_row(record, energy) for record in records]
+    columns = [
+        "artifact",
+        "backend",
+        "runs in",
+        "batch",
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+        "images/s",
+        "speed-up",
+    ]
+    return columns, [_speed_row(record) for record in records]
 
 
-def _speed_row(record: Record, energy: bool) -> list[str]:
+def _speed_row(record: Record) -> list[str]:
     metrics, context = record.metrics, record.context
-    layers = " ".join(f"{count}x{precision}" for precision, count in context["executed_layers"].items())
-    row = [record.artifact, context["backend"], layers or "?", str(context["batch_size"])]
-    row += [f"{metrics[f'latency_{name}_ms']:.3f}" for name in ("p50", "p90", "p99")]
-    row += [f"{metrics['latency_p50_ms_std']:.3f}", f"{metrics['throughput_images_per_s']:,.0f}"]
-    row += [f"{metrics['latency_speedup']:.2f}x"]
-    row += [f"{metrics['latency_speedup_low']:.2f}-{metrics['latency_speedup_high']:.2f}"]
-    row += [f"{metrics['peak_memory_bytes'] / MIB:.1f}"]
-    return row + [f"{metrics['energy_j_per_image']:.4f}" if "energy_j_per_image" in metrics else ""] * energy
+    row = [
+        record.artifact,
+        context["backend"],
+        _layers(context["executed_layers"]),
+        str(context["batch_size"]),
+    ]
+    row += [f"{metrics['latency_p50_ms']:.3f} ± {metrics['latency_p50_ms_std']:.3f}"]
+    row += [f"{metrics[f'latency_{name}_ms']:.3f}" for name in ("p90", "p99")]
+    row += [f"{metrics['throughput_images_per_s']:,.0f}"]
+    low, high = metrics["latency_speedup_low"], metrics["latency_speedup_high"]
+    return [*row, f"{metrics['latency_speedup']:.2f}x ({low:.2f}-{high:.2f})"]
+
+
+def _layers(executed: dict[str, int]) -> str:
+    """``I8``, or ``20 I8 + 1 F32``: the precisions that the layers really ran in, if the runtime tells."""
+    if len(executed) < 2:
+        return next(iter(executed), "?")
+    return " + ".join(f"{count} {precision}" for precision, count in executed.items())
 
 
 def _size_table(records: list[Record]) -> tuple[list[str], list[list[str]]]:
+    """A row for each artifact; peak memory and energy, where it is known, at each batch size."""
+    batches = list(dict.fromkeys(record.context["batch_size"] for record in records))
+    energy = any("energy_j_per_image" in record.metrics for record in records)
     columns = ["artifact", "file MiB", "weights MiB", "parameters", "non-zero", "MMACs"]
-    distinct = {record.artifact: record.metrics for record in records}
-    return columns, [[name, *_sizes(metrics)] for name, metrics in distinct.items()]
+    columns += [f"peak MiB, batch {batch}" for batch in batches]
+    columns += [f"J/image, batch {batch}" for batch in batches] * energy
+    rows = []
+    for name in dict.fromkeys(record.artifact for record in records):
+        mine = {record.context["batch_size"]: record.metrics for record in records if record.artifact == name}
+        at = [mine.get(batch, {}) for batch in batches]
+        first = next(iter(mine.values()))
+        row = [name, _shown(first, "size_bytes", MIB, 3), _shown(first, "weights_bytes", MIB, 3)]
+        row += [
+            _shown(first, "parameters"),
+            _shown(first, "nonzero_parameters"),
+            _shown(first, "macs", 1e6, 2),
+        ]
+        row += [_shown(metrics, "peak_memory_bytes", MIB, 1) for metrics in at]
+        rows.append(row + [_shown(metrics, "energy_j_per_image", 1, 5) for metrics in at] * energy)
+    return columns, rows
 
 
-def _sizes(metrics: dict[str, Any]) -> list[str]:
-    """An engine that was built elsewhere may not know all of them."""
-
-    def shown(name: str, unit: float, decimals: int) -> str:
-        return f"{metrics[name] / unit:,.{decimals}f}" if name in metrics else ""
-
-    return [
-        shown("size_bytes", MIB, 3),
-        shown("weights_bytes", MIB, 3),
-        shown("parameters", 1, 0),
-        shown("nonzero_parameters", 1, 0),
-        shown("macs", 1e6, 2),
-    ]
+def _shown(metrics: dict[str, Any], name: str, unit: float = 1, decimals: int = 0) -> str:
+    """Empty where it is not known: an engine that was built elsewhere tells little."""
+    return f"{metrics[name] / unit:,.{decimals}f}" if name in metrics else ""
