@@ -199,7 +199,8 @@ def _all_batches(engines: Sequence[Engine], asked: Sequence[int], progress: Prog
 
 def _conditions(options: BenchOptions, progress: Progress) -> dict[str, Any]:
     """What all figures of one run share; says so where the machine is busy with something else."""
-    busy = psutil.cpu_percent(interval=0.3)
+    with timing_lock(progress):  # what another timing keeps busy will be over by then
+        busy = psutil.cpu_percent(interval=0.3)
     if busy > BUSY_PERCENT:
         progress.note(f"The machine is busy ({busy:.0f} % of its cores): expect noisy figures.")
     clock = psutil.cpu_freq()

@@ -60,20 +60,23 @@ def command(
         records = benchmark(artifacts, BenchOptions(sizes, warmup, iterations, trials, backend, run), out)
         write_records(output, records)
         data = {"schema": SCHEMA, "records": [record.to_dict() for record in records]}
-        out.table(_conditions(records[0]), *_speed_table(records), data, left=3)
+        out.table(_conditions(records), *_speed_table(records), data, left=3)
         if not json_:
             print_table("", *_size_table(records))
         out.note(f"records: {output}")
 
 
-def _conditions(record: Record) -> str:
-    """One line: all that the figures depend on."""
+def _conditions(records: list[Record]) -> str:
+    """All that the figures depend on."""
+    record = records[0]
     context, machine = record.context, record.machine
+    devices = ", ".join(dict.fromkeys(str(each.context["device"]) for each in records))
+    transfers = ", ".join(dict.fromkeys(str(each.context["transfers"]) for each in records))
     threads = context["threads"]
     versions = "  ".join(f"{name} {version}" for name, version in record.versions.items())
     return (
-        f"{machine['cpu']} ({machine['instruction_set']}), device {context['device']}, "
-        f"{threads} thread{'s' if threads > 1 else ''}, transfers: {context['transfers']}, "
+        f"{machine['cpu']} ({machine['instruction_set']}), device {devices}, "
+        f"{threads} thread{'s' if threads > 1 else ''}, transfers: {transfers}, "
         f"{context['trials']} interleaved trials (± and ranges are over them)\n{versions}"
     )
 
