@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from rcompress.artifacts.spec import ModelSpec, Preprocessing
+from rcompress.export import onnx_from_module
+from rcompress.models import build_model
 
 SPEC = ModelSpec(4, Preprocessing((3, 8, 8), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)))
 
@@ -64,6 +69,14 @@ def residual(batch: int | str = "batch", opset: int = 18, width: int = 8, seed: 
         helper.make_node("Gemm", ["f", "w3", "b3"], ["y"], "fc", transB=1),
     ]
     return model(nodes, constants, (batch, 3, 8, 8), (batch, 4), opset)
+
+
+@functools.cache
+def resnet(name: str, **options: str) -> tuple[onnx.ModelProto, ModelSpec]:
+    """One of our networks, untrained, as exported for 32 x 32 images, with its description."""
+    torch.manual_seed(0)
+    spec = ModelSpec(10, Preprocessing((3, 32, 32), (0.0,) * 3, (1.0,) * 3), name, options)
+    return onnx_from_module(build_model(name, 10, **options).eval(), spec), spec
 
 
 def images(count: int, seed: int = 1) -> np.ndarray:

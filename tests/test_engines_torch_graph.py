@@ -7,12 +7,12 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from tests.graphs import images, model, residual, tensors
 from onnx import TensorProto, helper
 
 from rcompress.engines.torch_graph import TorchGraph
 from rcompress.errors import RcompressError
 from rcompress.methods.quantize import QuantizeOptions, quantize_onnx
+from tests.graphs import images, model, residual, resnet, tensors
 
 
 def reference(made: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
@@ -168,17 +168,10 @@ def test_quantized_graph_picks_the_classes_of_unoptimised_onnxruntime(profile: s
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("resnet20", {}), ("resnet32", {"shortcut": "pad"}), ("resnet18", {"stem": "cifar"})],
+    [("resnet20", {"shortcut": "pad"}), ("resnet18", {"stem": "cifar"})],
 )
 def test_our_resnets_agree(name: str, options: dict[str, str]) -> None:
-    from rcompress.artifacts.spec import ModelSpec, Preprocessing
-    from rcompress.export import onnx_from_module
-    from rcompress.models import build_model
-
-    torch.manual_seed(0)
-    module = build_model(name, 10, **options).eval()
-    spec = ModelSpec(10, Preprocessing((3, 32, 32), (0.0,) * 3, (1.0,) * 3), name, options)
-    made = onnx_from_module(module, spec)
+    made, _ = resnet(name, **options)
     x = np.random.default_rng(0).standard_normal((2, 3, 32, 32), dtype=np.float32)
     expected = reference(made, x)
     np.testing.assert_allclose(executed(made, x), expected, atol=1e-5 * np.abs(expected).max())

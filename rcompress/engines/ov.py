@@ -90,7 +90,10 @@ def _serialized(network: Any) -> tuple[bytes, bytes]:
 
     with tempfile.TemporaryDirectory() as folder:
         structure, weights = Path(folder) / "engine.xml", Path(folder) / "engine.bin"
-        openvino.serialize(network, structure, weights)
+        try:
+            openvino.serialize(network, structure, weights)
+        except RuntimeError as error:
+            raise RcompressError(folder, f"OpenVINO cannot write ({_reason(error)})", "free some space") from None
         return structure.read_bytes(), weights.read_bytes()
 
 
@@ -127,7 +130,7 @@ class OpenVinoEngine:
         return logits
 
     def prepare(self, images: Array) -> Callable[[], Any]:
-        """Input and output are bound once; the asynchronous call spares the results' dictionary."""
+        """The input is bound once; the asynchronous call spares making a dictionary of results."""
         import openvino
 
         require_images(self._info, images)

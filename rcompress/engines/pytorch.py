@@ -33,7 +33,7 @@ class TorchEngine:
 
     def __init__(self, module: nn.Module, info: EngineInfo, options: RunOptions) -> None:
         self._device = usable_device(options.device)
-        self._module: nn.Module | None = module.requires_grad_(False).to(self._device)
+        self._module: nn.Module | None = module.to(self._device)
         self._threads = options.threads or available_cores()
         self._info = info
 
@@ -142,8 +142,8 @@ def _opened(path: Path) -> tuple[nn.Module, str]:
         if path.suffix == ".pt2":
             return torch.export.load(path, extra_files=extra).module(), extra[METADATA_FILE]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # PyTorch announces TorchScript's end
-            module = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
+            warnings.simplefilter("ignore")  # PyTorch announces TorchScript's end
+            module: nn.Module = torch.jit.load(str(path), "cpu", extra)  # type: ignore[no-untyped-call]
         text = extra[METADATA_FILE]
         return module.eval(), text.decode() if isinstance(text, bytes) else text
     except Exception as error:  # zip, pickle, C++ and deserializer errors of many kinds

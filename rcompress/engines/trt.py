@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections import Counter
@@ -48,8 +49,9 @@ def build(
     """
     _require_builder(path, backend, options)
     refuse_unsigned(model, path, backend)
-    trt = import_module(IMPORT_NAMES.get(backend, backend))
-    logger = make_logger(trt)
+    trt: Any = import_module(IMPORT_NAMES.get(backend, backend))
+    logger = shared_logger(backend)
+    logger.clear()
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
@@ -123,8 +125,13 @@ def refuse_unsigned(model: onnx.ModelProto, path: Path, backend: PlanBackend) ->
             )
 
 
-def make_logger(trt: Any) -> Any:
-    """A logger that keeps every line."""
+@functools.cache
+def shared_logger(backend: PlanBackend) -> Any:
+    """The logger of a process: TensorRT stays with the first one it is given, by a bare pointer.
+
+    It keeps every message until ``clear`` is called.
+    """
+    trt: Any = import_module(IMPORT_NAMES.get(backend, backend))
 
     class KeepingLogger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -133,6 +140,9 @@ def make_logger(trt: Any) -> Any:
 
         def log(self, severity: Any, message: str) -> None:
             self._kept.append((severity, message))
+
+        def clear(self) -> None:
+            self._kept.clear()
 
         def lines(self) -> list[str]:
             return [
@@ -160,6 +170,12 @@ def _require_builder(path: Path, backend: PlanBackend, options: BuildOptions) ->
         raise RcompressError(path, f"{backend}: {status.fault}", str(status.remedy))
     if backend == "tensorrt" and options.target is not None:
         raise RcompressError(path, "TensorRT builds for the GPU of this machine only", "leave --target out")
+    if backend == "tensorrt-rtx" and (options.timing_cache is not None or options.hardware_compatible):
+        raise RcompressError(
+            path,
+            "TensorRT-RTX has neither timing caches nor hardware compatibility",
+            "leave --timing-cache and --hardware-compatible out",
+        )
     fault = gpu_fault()
     if fault is not None and backend == "tensorrt":
         raise RcompressError(path, f"tensorrt needs a GPU to build: {fault[0]}", fault[1])

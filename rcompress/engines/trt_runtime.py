@@ -26,7 +26,7 @@ from rcompress.engines.base import (
 )
 from rcompress.engines.plan_file import PlanBackend, Sidecar
 from rcompress.engines.status import IMPORT_NAMES
-from rcompress.engines.trt import executed_precisions, make_logger
+from rcompress.engines.trt import executed_precisions, shared_logger
 from rcompress.errors import RcompressError
 
 
@@ -36,6 +36,7 @@ class TensorRtEngine:
     def __init__(
         self, path: Path, backend: PlanBackend, sidecar: Sidecar | None, options: RunOptions
     ) -> None:
+        self._backend = backend
         self._trt = import_module(IMPORT_NAMES.get(backend, backend))
         self._cuda = import_module("pycuda.driver")
         self._cuda.init()
@@ -98,8 +99,8 @@ class TensorRtEngine:
             self._primary.pop()
 
     def _open(self, path: Path) -> None:
-        trt, logger = self._trt, make_logger(self._trt)
-        self._logger = logger  # TensorRT keeps a bare pointer to it
+        trt, logger = self._trt, shared_logger(self._backend)
+        logger.clear()
         self._engine = trt.Runtime(logger).deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             reason = " ".join(logger.errors()[-1:]) or "it does not say why"
@@ -124,7 +125,7 @@ class TensorRtEngine:
         """Size of a tensor at the shape that is set now."""
         kind = np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name)))
         sizes: tuple[int, ...] = tuple(self._execution.get_tensor_shape(name))
-        return math.prod(sizes) * kind.itemsize
+        return math.prod(sizes) * int(kind.itemsize)
 
     def _described(self, path: Path, backend: Backend, sidecar: Sidecar | None, device: str) -> EngineInfo:
         smallest, _, largest = self._engine.get_tensor_profile_shape(self._input, 0)
