@@ -13,7 +13,8 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from rcompress.engines.graph_io import element_types, graph_input, opset_of
-from rcompress.engines.torch_ops import OPERATORS, Node
+from rcompress.engines.torch_node import Node
+from rcompress.engines.torch_ops import OPERATORS
 from rcompress.errors import RcompressError
 
 Observer = Callable[[str, Tensor], None]

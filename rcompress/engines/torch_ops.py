@@ -8,19 +8,15 @@ describe shapes live on the CPU, so that reading them never waits for a GPU.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any
 
 import onnx
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rcompress.errors import RcompressError
-
-Inputs = Sequence[Any]  # of Tensor, or None where an optional input is left out
+from rcompress.engines.torch_node import Inputs, Node, Operator, integers
+from rcompress.engines.torch_spatial import average_pool, conv, max_pool, pad, resize
 
 INTEGER_RANGES: dict[int, tuple[int, int]] = {
     onnx.TensorProto.INT8: (-128, 127),
@@ -41,78 +37,6 @@ TORCH_TYPES: dict[int, torch.dtype] = {
     onnx.TensorProto.UINT8: torch.uint8,
     onnx.TensorProto.BOOL: torch.bool,
 }
-RESIZE_DEFAULTS = {
-    "mode": b"nearest",
-    "coordinate_transformation_mode": b"half_pixel",
-    "keep_aspect_ratio_policy": b"stretch",
-    "antialias": 0,
-}
-
-
-@dataclass(frozen=True)
-class Node:
-    """One node of a graph, decoded.
-
-    ``element_types`` holds the ONNX element type of each initializer among the inputs, by position: the type
-    of its zero point says to which range a QuantizeLinear rounds.
-    """
-
-    op: str
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: dict[str, Any]
-    opset: int
-    element_types: dict[int, int] = field(default_factory=dict)
-
-
-Operator = Callable[[Node, Inputs], Any]
-
-
-def _integers(node: Node, inputs: Inputs, position: int, attribute: str) -> list[int] | None:
-    """Integers that older opsets give as an attribute and newer ones as an input."""
-    if len(inputs) > position and inputs[position] is not None:
-        return [int(value) for value in inputs[position].flatten().tolist()]
-    value = node.attributes.get(attribute)
-    return None if value is None else [int(item) for item in value]
-
-
-def _spatial_pads(node: Node, inputs: Tensor, kernel: Sequence[int]) -> list[int]:
-    """Padding of the spatial axes as F.pad wants it: last axis first, (begin, end) each."""
-    rank = len(kernel)
-    strides = node.attributes.get("strides", [1] * rank)
-    dilations = node.attributes.get("dilations", [1] * rank)
-    mode = node.attributes.get("auto_pad", b"NOTSET").decode()
-    pads = node.attributes.get("pads", [0] * 2 * rank)
-    flat: list[int] = []
-    for axis in reversed(range(rank)):
-        if mode in ("SAME_UPPER", "SAME_LOWER"):
-            size = inputs.shape[2 + axis]
-            reach = (kernel[axis] - 1) * dilations[axis] + 1
-            total = max((math.ceil(size / strides[axis]) - 1) * strides[axis] + reach - size, 0)
-            small, large = total // 2, total - total // 2
-            flat += [small, large] if mode == "SAME_UPPER" else [large, small]
-        elif mode == "VALID":
-            flat += [0, 0]
-        else:
-            flat += [pads[axis], pads[axis + rank]]
-    return flat
-
-
-def _conv(node: Node, inputs: Inputs) -> Tensor:
-    images, weight = inputs[0], inputs[1]
-    bias = inputs[2] if len(inputs) > 2 else None
-    rank = weight.dim() - 2
-    strides = node.attributes.get("strides", [1] * rank)
-    dilations = node.attributes.get("dilations", [1] * rank)
-    groups = node.attributes.get("group", 1)
-    flat = _spatial_pads(node, images, weight.shape[2:])
-    begins, ends = flat[0::2][::-1], flat[1::2][::-1]
-    if begins != ends:
-        images, begins = F.pad(images, flat), [0] * rank
-    convolve = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
-    result: Tensor = convolve(images, weight, bias, strides, begins, dilations, groups)
-    return result
 
 
 def _gemm(node: Node, inputs: Inputs) -> Tensor:
@@ -127,52 +51,8 @@ def _gemm(node: Node, inputs: Inputs) -> Tensor:
     return product + bias
 
 
-def _pool_window(node: Node, images: Tensor) -> tuple[list[int], list[int], list[int], list[int]]:
-    """Kernel, strides, dilations and padding; with ceil_mode the end is padded to fit the last window."""
-    kernel = [int(k) for k in node.attributes["kernel_shape"]]
-    rank = len(kernel)
-    strides = node.attributes.get("strides", [1] * rank)
-    dilations = node.attributes.get("dilations", [1] * rank)
-    flat = _spatial_pads(node, images, kernel)
-    if node.attributes.get("ceil_mode", 0):
-        for axis in range(rank):
-            begin = 2 * (rank - 1 - axis)
-            size = images.shape[2 + axis] + flat[begin] + flat[begin + 1]
-            span = size - ((kernel[axis] - 1) * dilations[axis] + 1)
-            steps = math.ceil(span / strides[axis])
-            if steps * strides[axis] >= images.shape[2 + axis] + flat[begin]:
-                steps -= 1  # a window must begin inside the image or its leading padding
-            flat[begin + 1] += max(steps * strides[axis] - span, 0)
-    return kernel, list(strides), list(dilations), flat
-
-
-def _max_pool(node: Node, inputs: Inputs) -> Tensor:
-    kernel, strides, dilations, flat = _pool_window(node, inputs[0])
-    padded = F.pad(inputs[0], flat, value=-math.inf) if any(flat) else inputs[0]
-    pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(kernel) - 1]
-    result: Tensor = pool(padded, kernel, strides, 0, dilations)
-    return result
-
-
-def _average_pool(node: Node, inputs: Inputs) -> Tensor:
-    images = inputs[0]
-    kernel, strides, _, flat = _pool_window(node, images)
-    pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(kernel) - 1]
-    if not any(flat):
-        result: Tensor = pool(images, kernel, strides)
-        return result
-    summed: Tensor = pool(F.pad(images, flat), kernel, strides)
-    inside = torch.ones_like(images[:1, :1])
-    if node.attributes.get("count_include_pad", 0):
-        # The declared padding counts, what ceil_mode added does not.
-        declared = _spatial_pads(node, images, kernel)
-        inside = F.pad(inside, declared, value=1.0)
-        flat = [grown - given for grown, given in zip(flat, declared, strict=True)]
-    return summed / pool(F.pad(inside, flat), kernel, strides)
-
-
 def _reduce_mean(node: Node, inputs: Inputs) -> Tensor:
-    axes = _integers(node, inputs, 1, "axes")
+    axes = integers(node, inputs, 1, "axes")
     if axes is None and node.attributes.get("noop_with_empty_axes", 0):
         return inputs[0]  # type: ignore[no-any-return]
     keep = bool(node.attributes.get("keepdims", 1))
@@ -193,12 +73,12 @@ def _flatten(node: Node, inputs: Inputs) -> Tensor:
 
 
 def _squeeze(node: Node, inputs: Inputs) -> Tensor:
-    axes = _integers(node, inputs, 1, "axes")
+    axes = integers(node, inputs, 1, "axes")
     return inputs[0].squeeze() if axes is None else inputs[0].squeeze(axes)  # type: ignore[no-any-return]
 
 
 def _unsqueeze(node: Node, inputs: Inputs) -> Tensor:
-    axes = _integers(node, inputs, 1, "axes") or []
+    axes = integers(node, inputs, 1, "axes") or []
     result: Tensor = inputs[0]
     rank = result.dim() + len(axes)
     for axis in sorted(axis % rank for axis in axes):
@@ -216,10 +96,10 @@ def _gather(node: Node, inputs: Inputs) -> Tensor:
 
 
 def _slice(node: Node, inputs: Inputs) -> Tensor:
-    starts = _integers(node, inputs, 1, "starts") or []
-    ends = _integers(node, inputs, 2, "ends") or []
-    axes = _integers(node, inputs, 3, "axes") or list(range(len(starts)))
-    steps = _integers(node, inputs, 4, "steps") or [1] * len(starts)
+    starts = integers(node, inputs, 1, "starts") or []
+    ends = integers(node, inputs, 2, "ends") or []
+    axes = integers(node, inputs, 3, "axes") or list(range(len(starts)))
+    steps = integers(node, inputs, 4, "steps") or [1] * len(starts)
     result: Tensor = inputs[0]
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         size = result.shape[axis]
@@ -227,25 +107,6 @@ def _slice(node: Node, inputs: Inputs) -> Tensor:
         positions = list(range(size))[start:stop:step]
         result = result.index_select(axis, torch.tensor(positions, dtype=torch.int64, device=result.device))
     return result
-
-
-def _pad(node: Node, inputs: Inputs) -> Tensor:
-    data = inputs[0]
-    pads = _integers(node, inputs, 1, "pads") or []
-    value = node.attributes.get("value", 0.0)
-    if len(inputs) > 2 and inputs[2] is not None:
-        value = inputs[2].item()
-    axes = _integers(node, inputs, 3, "axes") or list(range(data.dim()))
-    flat = [0] * (2 * data.dim())
-    for position, axis in enumerate(axes):
-        place = 2 * (data.dim() - 1 - axis % data.dim())
-        flat[place : place + 2] = [pads[position], pads[position + len(axes)]]
-    mode = node.attributes.get("mode", b"constant").decode()
-    if mode == "constant":
-        return F.pad(data, flat, value=value)
-    while flat and flat[-2:] == [0, 0]:  # reflection and replication take the spatial axes only
-        flat = flat[:-2]
-    return F.pad(data, flat, mode={"reflect": "reflect", "edge": "replicate", "wrap": "circular"}[mode])
 
 
 def _clip(node: Node, inputs: Inputs) -> Tensor:
@@ -299,23 +160,6 @@ def _div(inputs: Inputs) -> Tensor:
     return torch.div(*inputs, rounding_mode=None if inputs[0].is_floating_point() else "trunc")
 
 
-def _resize(node: Node, inputs: Inputs) -> Tensor:
-    """What `torch.nn.functional.interpolate` can do: linear and cubic of images, by pixel centres."""
-    given = {name: node.attributes.get(name, default) for name, default in RESIZE_DEFAULTS.items()}
-    mode = {b"linear": "bilinear", b"cubic": "bicubic"}.get(given["mode"])
-    centres = given["coordinate_transformation_mode"] in (b"half_pixel", b"pytorch_half_pixel")
-    if mode is None or not centres or given["keep_aspect_ratio_policy"] != b"stretch":
-        raise RcompressError(
-            node.name, "resizes in a way that the PyTorch executor does not know", "use bilinear"
-        )
-    images, sizes = inputs[0], inputs[3] if len(inputs) > 3 else None
-    scales = inputs[2].tolist()[2:] if sizes is None else None
-    target = None if sizes is None else sizes.tolist()[-2:]
-    return F.interpolate(
-        images, target, scales, mode, align_corners=False, antialias=bool(given["antialias"])
-    )
-
-
 def _along(axis: int, values: Tensor, data: Tensor) -> Tensor:
     """A per-channel vector shaped to broadcast over ``data`` along ``axis``; a scalar as it is."""
     if values.numel() == 1:
@@ -348,14 +192,14 @@ def _dequantize(node: Node, inputs: Inputs) -> Tensor:
 OPERATORS: dict[str, Operator] = {
     "Abs": lambda _, x: x[0].abs(),
     "Add": lambda _, x: x[0] + x[1],
-    "AveragePool": _average_pool,
+    "AveragePool": average_pool,
     "BatchNormalization": _batch_norm,
     "Cast": _cast,
     "Clip": _clip,
     "Concat": lambda node, x: torch.cat(list(x), dim=node.attributes["axis"]),
     "Constant": _constant,
     "ConstantOfShape": _constant_of_shape,
-    "Conv": _conv,
+    "Conv": conv,
     "DequantizeLinear": _dequantize,
     "Div": lambda _, x: _div(x),
     "Dropout": lambda _, x: x[0],
@@ -379,19 +223,19 @@ OPERATORS: dict[str, Operator] = {
     "LogSoftmax": lambda node, x: torch.log(_softmax(node, x)),
     "MatMul": lambda _, x: x[0] @ x[1],
     "Max": lambda _, x: reduce(torch.maximum, x),
-    "MaxPool": _max_pool,
+    "MaxPool": max_pool,
     "Min": lambda _, x: reduce(torch.minimum, x),
     "Mul": lambda _, x: x[0] * x[1],
     "Neg": lambda _, x: -x[0],
     "PRelu": lambda _, x: torch.where(x[0] < 0, x[0] * x[1], x[0]),
-    "Pad": _pad,
+    "Pad": pad,
     "Pow": lambda _, x: x[0] ** x[1],
     "QuantizeLinear": _quantize,
     "Range": lambda _, x: torch.arange(x[0].item(), x[1].item(), x[2].item(), dtype=x[0].dtype),
     "ReduceMean": _reduce_mean,
     "Relu": lambda _, x: F.relu(x[0]),
     "Reshape": _reshape,
-    "Resize": _resize,
+    "Resize": resize,
     "Shape": _shape,
     "Sigmoid": lambda _, x: torch.sigmoid(x[0]),
     "Slice": _slice,
