@@ -47,9 +47,10 @@ def main() -> None:
     except RcompressError as error:
         say_error(str(error))
         sys.exit(EXIT_FAILURE)
-    except KeyboardInterrupt:
-        say_error("interrupted")
-        sys.exit(EXIT_INTERRUPTED)
+    except SystemExit as stop:  # Typer has already turned Ctrl-C into this code
+        if stop.code == EXIT_INTERRUPTED:
+            say_error("interrupted")
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(EXIT_FAILURE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,17 @@ def open_settings(
     set_threads(threads)
     chosen = resolve_device(device)
     return Settings(chosen, resolve_precision(precision, chosen), compile, seed)
+
+
+@contextmanager
+def resumable(out: Output, target: Path) -> Iterator[None]:
+    """Around a training: when it is interrupted, say how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if target.with_suffix(".resume").exists():
+            out.note(f"{target.with_suffix('.resume')} is kept: the same command with --resume goes on there")
+        raise
 
 
 def set_threads(threads: int) -> None:

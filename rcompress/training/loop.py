@@ -94,6 +94,7 @@ class Trainer:
             number = len(self.history) + 1
             progress.start(f"epoch {number}/{self.recipe.epochs}", self.steps_per_epoch * self.batch_size)
             self.history.append(self._epoch(number, progress))
+            progress.note(_line(self.history[-1], self.recipe.epochs))
             after_epoch(self)
         if self.best.state:
             self.kept.load_state_dict(self.best.state)
@@ -227,3 +228,10 @@ def validate(module: nn.Module, split: Split, preprocessing: Preprocessing, sett
             inputs = normalize(images.to(settings.device), preprocessing)
             tally.add(module(inputs.contiguous(memory_format=torch.channels_last)), labels)
     return tally.scores()
+
+
+def _line(epoch: Epoch, epochs: int) -> str:
+    return (
+        f"epoch {epoch['epoch']}/{epochs}  loss {epoch['train_loss']:.4f}  train {epoch['train_top1_percent']:.2f} %  "
+        f"validation {epoch['validation_top1_percent']:.2f} %  {epoch['images_per_second']:,.0f} images/s"
+    )

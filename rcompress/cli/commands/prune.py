@@ -59,7 +59,7 @@ def command(
         from rcompress.artifacts.checkpoint import write_checkpoint
         from rcompress.artifacts.files import require_output
         from rcompress.artifacts.spec import Step, parent_fields
-        from rcompress.cli.session import open_settings, say_scores
+        from rcompress.cli.session import open_settings, resumable, say_scores
         from rcompress.methods.prune import PruneOptions, prune
         from rcompress.models import load_model
         from rcompress.training import RECIPES, run_training
@@ -83,17 +83,18 @@ def command(
         start = from_checkpoint(source, arch, dataset, data_dir, out)
         report = prune(start.module, start.spec.preprocessing.input_size, chosen)
         _say(out, report)
-        outcome = run_training(
-            start.module,
-            start.spec,
-            start.dataset,
-            recipe,
-            settings,
-            target,
-            {**start.parent, **details},
-            resume,
-            progress=out,
-        )
+        with resumable(out, target):
+            outcome = run_training(
+                start.module,
+                start.spec,
+                start.dataset,
+                recipe,
+                settings,
+                target,
+                {**start.parent, **details},
+                resume,
+                progress=out,
+            )
         outcome.metrics.update(_metrics(report))
         details |= {"finetune": asdict(recipe), "precision": settings.precision}
         write_trained(target, "prune", start.spec, outcome, details, start.parent)

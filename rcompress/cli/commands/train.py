@@ -108,7 +108,7 @@ def command(
         from dataclasses import asdict
 
         from rcompress.artifacts.files import require_output
-        from rcompress.cli.session import open_settings, say_scores
+        from rcompress.cli.session import open_settings, resumable, say_scores
         from rcompress.training import RECIPES, run_training
         from rcompress.training.run import write_trained
 
@@ -120,18 +120,19 @@ def command(
             RECIPES[recipe], **{name: value for name, value in changes.items() if value is not None}
         )
         start = _start(source, init, arch, builder, dataset, data_dir, image_size, chosen, seed, out)
-        outcome = run_training(
-            start.module,
-            start.spec,
-            start.dataset,
-            chosen,
-            settings,
-            target,
-            start.parent,
-            resume,
-            tensorboard,
-            out,
-        )
+        with resumable(out, target):
+            outcome = run_training(
+                start.module,
+                start.spec,
+                start.dataset,
+                chosen,
+                settings,
+                target,
+                start.parent,
+                resume,
+                tensorboard,
+                out,
+            )
         details = {
             "recipe": recipe,
             **asdict(chosen),

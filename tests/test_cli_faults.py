@@ -1,0 +1,247 @@
+"""Bad input, as a user meets it: one clear line, the right exit code, nothing lost or half-written."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from rcompress.artifacts.checkpoint import write_checkpoint
+from rcompress.artifacts.spec import ModelSpec, Preprocessing
+from rcompress.models import build_model
+
+
+@pytest.fixture
+def folder(trained, tmp_path, monkeypatch):
+    shutil.copy(trained, tmp_path / "r20.pth")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def one_line(run, *words):
+    """The single line of a known failure, naming each of ``words``."""
+    assert run.code == 1, (run.out, run.err)
+    lines = [line for line in run.err.splitlines() if line.startswith("rcompress: error: ")]
+    assert len(lines) == 1, run.err
+    assert "Traceback" not in run.err
+    assert run.out == ""
+    for word in words:
+        assert word in lines[0]
+    return lines[0]
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.mkdir, ("code-ran",))
+
+
+def break_file(kind, path):
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "empty":
+        path.touch()
+    elif kind == "text":
+        path.write_text("hello, I am no model\n" * 50)
+    elif kind == "code":
+        path.write_bytes(pickle.dumps(Evil()))
+
+
+FAULTS = {
+    "missing": "no such file",
+    "folder": "is a folder",
+    "empty": "is empty",
+    "text": "",
+    "code": "",
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize(
+    ("suffix", "command"),
+    [
+        (".pth", ("eval",)),
+        (".pth", ("prune", "--ratio", "0.5")),
+        (".pth", ("export",)),
+        (".pth", ("inspect",)),
+        (".pth", ("train", "--init")),
+        (".onnx", ("eval",)),
+        (".onnx", ("build-engine", "--int8")),
+        (".onnx", ("inspect",)),
+        (".xml", ("eval",)),
+        (".plan", ("eval",)),
+        (".plan", ("inspect",)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
+def test_inputs_that_are_no_models(tmp_path, rcompress, monkeypatch, kind, suffix, command):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / f"model{suffix}"
+    break_file(kind, path)
+    if command == ("train", "--init"):
+        words = ("train", "--init", path)
+    else:
+        words = (command[0], path, *command[1:])
+    line = one_line(rcompress(*words), f"model{suffix}", FAULTS[kind])
+    assert "; " in line  # the remedy
+    assert {entry.name for entry in tmp_path.iterdir()} <= {path.name}
+
+
+@pytest.mark.parametrize("share", [0.2, 0.95])
+def test_truncated_artifacts(folder, rcompress, share):
+    assert rcompress("export", "r20.pth").code == 0
+    assert rcompress("build-engine", "r20.onnx").code == 0
+    for name in ("r20.pth", "r20.onnx", "r20.bin", "r20.xml"):
+        path = folder / name
+        content = path.read_bytes()
+        path.write_bytes(content[: int(len(content) * share)])
+        one_line(rcompress("eval", "r20.xml" if name == "r20.bin" else name), "r20.")
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("ratio", ["0", "1", "1.5", "-0.2", "many"])
+def test_impossible_ratios_are_wrong_usage(folder, rcompress, ratio):
+    run = rcompress("prune", "r20.pth", "--ratio", ratio)
+    assert (run.code, run.out) == (2, "")
+    assert "ratio" in run.err
+
+
+def test_wrong_usage(rcompress):
+    for words in (("train",), ("prune", "x.pth"), ("export", "x.pth", "-o", "x.jpg"), ("no-such-command",)):
+        assert rcompress(*words).code == 2, words
+
+
+def test_unknown_architecture_and_dataset(folder, rcompress):
+    one_line(rcompress("train", "--arch", "resnet21", "--dataset", "digits"), "resnet21", "choose one of")
+    one_line(rcompress("train", "--arch", "resnet20", "--dataset", "mnist"), "mnist", "choose one of")
+    one_line(
+        rcompress("train", "--arch", "resnet20", "--dataset", "cifar10", "--data-dir", "nowhere"), "nowhere"
+    )
+
+
+def test_a_checkpoint_of_another_class_count(folder, rcompress):
+    spec = ModelSpec(7, Preprocessing((3, 32, 32), (0.5,) * 3, (0.5,) * 3, "digits"), "resnet20")
+    write_checkpoint(folder / "seven.pth", spec, build_model("resnet20", 7).state_dict())
+    one_line(rcompress("eval", "seven.pth"), "seven.pth", "7 outputs", "10 classes")
+    one_line(rcompress("prune", "seven.pth", "--ratio", "0.5", "--finetune-epochs", "1"), "7 outputs")
+
+
+def test_an_onnx_of_another_input_shape(folder, rcompress):
+    from tests.tiny import tiny_onnx
+
+    tiny_onnx(folder / "tiny.onnx")
+    one_line(rcompress("eval", "tiny.onnx", "--dataset", "digits"), "tiny.onnx")
+    one_line(rcompress("build-engine", "tiny.onnx", "--int8", "--calib", "digits:32"), "tiny.onnx")
+
+
+def test_foreign_weights_name_the_import_command(folder, rcompress):
+    torch.save(
+        {"state_dict": build_model("resnet20", 10, shortcut="pad").state_dict()}, folder / "foreign.pth"
+    )
+    wanted = "rcompress import foreign.pth --arch resnet20 --shortcut pad"
+    for words in (("eval",), ("inspect",), ("export",), ("prune", "--ratio", "0.5"), ("build-engine",)):
+        one_line(rcompress(words[0], "foreign.pth", *words[1:]), wanted)
+
+
+def test_outputs_that_cannot_be(folder, rcompress):
+    before = (folder / "r20.pth").read_bytes()
+    (folder / "file").write_text("x")
+    (folder / "sub").mkdir()
+    prune = ("prune", "r20.pth", "--ratio", "0.5", "-o")
+    one_line(rcompress(*prune, "r20.pth"), "r20.pth", "is also the input")
+    one_line(rcompress(*prune, "file/out.pth"), "is a file, not a folder")
+    one_line(rcompress(*prune, "sub"), "is a folder")
+    assert (folder / "r20.pth").read_bytes() == before
+    assert list((folder / "sub").iterdir()) == []
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """A small file system of our own; as root, permissions stop nothing."""
+    place = tmp_path / "mounted"
+    place.mkdir()
+
+    def mount(options):
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, check=False
+        )
+        if done.returncode:
+            pytest.skip("mounting a tmpfs needs root and a kernel that lets it")
+        return place
+
+    yield mount
+    subprocess.run(["umount", place], capture_output=True, check=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
+def test_a_full_disk(folder, rcompress, mounted):
+    place = mounted("size=64k")
+    (place / "old.pth").write_bytes(b"old")
+    one_line(rcompress("prune", "r20.pth", "--ratio", "0.5", "-o", place / "old.pth"), "No space left")
+    assert (place / "old.pth").read_bytes() == b"old"
+    assert [entry.name for entry in place.iterdir()] == ["old.pth"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
+def test_a_read_only_mount(folder, rcompress, mounted):
+    place = mounted("ro")
+    one_line(rcompress("export", "r20.pth", "-o", place / "out.onnx"), "Read-only")
+
+
+def test_interrupting_a_training(tmp_path):
+    words = [
+        "train",
+        "--arch",
+        "resnet20",
+        "--dataset",
+        "digits",
+        "--epochs",
+        "500",
+        "-b",
+        "64",
+        "-o",
+        "r20.pth",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rcompress", *words, "--precision", "fp32"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "r20.resume").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.splitlines()[-2:] == [
+        "r20.resume is kept: the same command with --resume goes on there",
+        "rcompress: error: interrupted",
+    ]
+    assert (out, "Traceback" in err) == ("", False)
+    left = {entry.name for entry in tmp_path.iterdir()}
+    assert left == {"r20.resume", "r20.log.jsonl", "r20.png"}
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['rcompress', '--help']\n"
+        "from rcompress.cli.app import main\n"
+        "try:\n    main()\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'onnx', 'polars', 'numpy', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_version(rcompress):
+    import rcompress as package
+
+    assert rcompress("--version").out == f"rcompress {package.__version__}\n"
