@@ -84,11 +84,8 @@ def test_inputs_that_are_no_models(tmp_path, rcompress, monkeypatch, kind, suffi
     monkeypatch.chdir(tmp_path)
     path = tmp_path / f"model{suffix}"
     break_file(kind, path)
-    if command == ("train", "--init"):
-        words = ("train", "--init", path)
-    else:
-        words = (command[0], path, *command[1:])
-    line = one_line(rcompress(*words), f"model{suffix}", FAULTS[kind])
+    words = (*command, path) if command[0] == "train" else (command[0], path, *command[1:])
+    line = one_line(rcompress(*words), "model.", FAULTS[kind])
     assert "; " in line  # the remedy
     assert {entry.name for entry in tmp_path.iterdir()} <= {path.name}
 

@@ -116,17 +116,16 @@ def foreign_preprocessing(
 
 
 def open_for(
-    source: Path, preprocessing: Preprocessing, dataset: str | None, data_dir: Path | None
+    info: EngineInfo, preprocessing: Preprocessing, dataset: str | None, data_dir: Path | None
 ) -> Dataset:
-    """The dataset that ``source`` names, or the one given in its place; refused where it contradicts the file."""
+    """The dataset that the engine's file names, or the one given instead; refused where it contradicts it."""
     from rcompress.data import check_matches, open_dataset
 
     name = dataset or preprocessing.dataset
     if name is None:
-        raise RcompressError(source, "names no dataset", "name one with --dataset")
+        raise RcompressError(info.path, "names no dataset", "name one with --dataset")
     size = preprocessing.input_size[1] if name.startswith("imagefolder:") else None
     opened = open_dataset(name, data_dir, size)
-    check_matches(
-        opened, source, preprocessing.input_size, len(preprocessing.class_names) or len(opened.class_names)
-    )
+    classes = info.spec.num_classes if info.spec else len(opened.class_names)
+    check_matches(opened, info.path, preprocessing.input_size, classes)
     return opened

@@ -111,10 +111,12 @@ def run_identity(
 def test_scores(
     module: nn.Module, spec: ModelSpec, dataset: Dataset, settings: Settings, chosen: bool
 ) -> Scores:
-    """Score on the test split, or on its second half where the first has chosen something."""
+    """Score, in FP32, on the test split, or on its second half where the first has chosen something."""
     halved = chosen and spec.choice_split == "test-a"
     split = dataset.split("test-b" if halved else spec.report_split)
-    return validate(module, split.on(settings.device), spec.preprocessing, settings)
+    return validate(
+        module, split.on(settings.device), spec.preprocessing, replace(settings, precision="fp32")
+    )
 
 
 def normalized_as(recipe: Recipe, preprocessing: Preprocessing) -> Preprocessing:

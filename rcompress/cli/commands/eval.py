@@ -57,7 +57,7 @@ def command(
             require_output(confusion, [source, target])
         engine = load_engine(source, backend, RunOptions(str(resolve_device(device)), threads, arch))
         preprocessing = foreign_preprocessing(engine.info, dataset, data_dir, means, stds)
-        data = open_for(source, preprocessing, dataset, data_dir)
+        data = open_for(engine.info, preprocessing, dataset, data_dir)
         spec = engine.info.spec
         chosen = split or (spec.report_split if spec else "test")
         scores = evaluate_engine(engine, data.split(chosen), preprocessing, batch_size, out)
