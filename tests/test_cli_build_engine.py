@@ -145,7 +145,7 @@ def test_foreign_graph_needs_calibration_and_normalisation(rcompress, foreign: P
 def test_foreign_graph_of_other_images_is_refused(rcompress, foreign: Path) -> None:
     words = ("--mean", "0.5,0.5,0.5", "--std", "0.2,0.2,0.2")
     run = rcompress("build-engine", foreign, "--int8", "--calib", "digits", *words)
-    assert run.code == 1 and "foreign.onnx" in run.err
+    assert run.code == 1 and "foreign.onnx" in run.err and "fitting images with --calib" in run.err
     run = rcompress("build-engine", foreign, "--int8", *words)
     assert run.code == 1 and "names no dataset" in run.err
 

@@ -85,7 +85,10 @@ def open_images(
         )
     size = preprocessing.input_size[1] if name.startswith("imagefolder:") else None
     dataset = open_dataset(name, data_dir, size)
-    check_matches(dataset, subject, preprocessing.input_size, spec.num_classes)
+    try:
+        check_matches(dataset, subject, preprocessing.input_size, spec.num_classes)
+    except RcompressError as error:
+        raise RcompressError(error.subject, error.fault, "name fitting images with --calib") from None
     if preprocessing.class_names and preprocessing.class_names != dataset.class_names:
         progress.note(f"warning: the classes of {name} have other names than those of {subject.name}")
     train = dataset.split("train")
