@@ -54,13 +54,13 @@ class Journal:
         return True
 
     def write(self, trainer: Trainer) -> None:
-        """Keep the state, the log and the curves after an epoch."""
-        buffer = io.BytesIO()
-        torch.save({"format": FORMAT, "identity": self.identity, "state": trainer.state()}, buffer)
-        write_atomic(self.state_path, buffer.getvalue())
+        """Keep the log, the curves and, last, the state after an epoch: a resumed run writes the others again."""
         lines = "".join(json.dumps(epoch) + "\n" for epoch in trainer.history)
         write_atomic(self.log_path, lines.encode())
         write_atomic(self.curves_path, curves_png(trainer.history))
+        buffer = io.BytesIO()
+        torch.save({"format": FORMAT, "identity": self.identity, "state": trainer.state()}, buffer)
+        write_atomic(self.state_path, buffer.getvalue())
         if self._events is not None:
             _write_events(self._events, trainer.history[-1])
 

@@ -233,5 +233,6 @@ def validate(module: nn.Module, split: Split, preprocessing: Preprocessing, sett
 def _line(epoch: Epoch, epochs: int) -> str:
     return (
         f"epoch {epoch['epoch']}/{epochs}  loss {epoch['train_loss']:.4f}  "
-        f"train {epoch['train_top1_percent']:.2f} %  validation {epoch['validation_top1_percent']:.2f} %  {epoch['images_per_second']:,.0f} images/s"
+        f"train {epoch['train_top1_percent']:.2f} %  validation {epoch['validation_top1_percent']:.2f} %  "
+        f"{epoch['images_per_second']:,.0f} images/s"
     )
