@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from rcompress.artifacts.checkpoint import read_checkpoint
+from rcompress.artifacts.device import resolve_device
 from rcompress.data import open_dataset
 from rcompress.errors import RcompressError
 from rcompress.models import load_model
-from rcompress.training import RECIPES, Recipe, Settings, Trainer, resolve_device, resolve_precision
+from rcompress.training import RECIPES, Recipe, Settings, Trainer, resolve_precision
 from rcompress.training.average import MovingAverage
 from rcompress.training.recipe import build_optimizer, learning_rate_factor
 from rcompress.training.run import material_for, run_training

@@ -18,6 +18,12 @@ from rcompress.artifacts.files import require_file, sha256_of, write_atomic
 from rcompress.artifacts.spec import FORMAT, ModelSpec, SpecError
 from rcompress.errors import RcompressError
 
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".th", ".pt2")
+"""Ours is the first; the others are foreign weights to be imported, or programs to be refused, by name."""
+
+PROGRAM_ENTRIES = ("constants.pkl", "archive_format")
+"""What the archives of TorchScript and torch.export hold beside tensors."""
+
 
 class ForeignCheckpointError(RcompressError):
     """A file that holds weights, but not one of ours; ``state_dict`` lets a higher room guess what they are."""
@@ -77,7 +83,7 @@ def load_tensors(path: Path) -> Any:
         RcompressError: not a PyTorch file, truncated, or holding anything but tensors and primitives.
     """
     require_file(path)
-    _refuse_compressed_entries(path)
+    _refuse_archives(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of foreign pickle protocols: what cannot be read fails below
@@ -123,14 +129,20 @@ def unwrap_state_dict(content: object) -> dict[str, Tensor] | None:
     return {name[len(prefix) :] if parallel else name: tensor for name, tensor in inner.items()}
 
 
-def _refuse_compressed_entries(path: Path) -> None:
-    """PyTorch stores entries uncompressed: an entry that would inflate is a bomb, not a checkpoint."""
+def _refuse_archives(path: Path) -> None:
+    """Refuse programs, which are code, and entries that would inflate: PyTorch stores them uncompressed."""
     if not zipfile.is_zipfile(path):
         return
     try:
         with zipfile.ZipFile(path) as archive:
-            stored = sum(entry.file_size for entry in archive.infolist())
+            entries = archive.infolist()
     except zipfile.BadZipFile:
         raise RcompressError(path, "is truncated or damaged", "copy or write it again") from None
-    if stored > path.stat().st_size:
+    if any(entry.filename.endswith(PROGRAM_ENTRIES) for entry in entries):
+        raise RcompressError(
+            path,
+            "is a PyTorch program, code that is not run here",
+            "use the .pth or .onnx that it was made from",
+        )
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
         raise RcompressError(path, "would unpack to more than its size", "do not trust this file")

@@ -22,7 +22,8 @@ def open_settings(
     device: str, threads: int, precision: PrecisionChoice = "auto", compile: bool = False, seed: int = 0
 ) -> Settings:
     """The options that say where and how to compute, settled for this machine."""
-    from rcompress.training import Settings, resolve_device, resolve_precision
+    from rcompress.artifacts.device import resolve_device
+    from rcompress.training import Settings, resolve_precision
 
     set_threads(threads)
     chosen = resolve_device(device)

@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 
+from rcompress.artifacts.checkpoint import CHECKPOINT_SUFFIXES
 from rcompress.artifacts.files import require_file
 from rcompress.artifacts.spec import ModelSpec
 from rcompress.engines.base import Backend, BackendStatus, BuildOptions, Engine, EngineInfo, RunOptions
@@ -38,9 +39,7 @@ MODULES: dict[Backend, str] = {
     "tensorrt-rtx": "trt",
 }
 LOADERS: dict[str, tuple[Backend, ...]] = {
-    ".pth": ("torch",),
-    ".pt": ("torch",),
-    ".pt2": ("torch",),
+    **dict.fromkeys(CHECKPOINT_SUFFIXES, ("torch",)),
     ".onnx": ("onnxruntime", "openvino", "torch"),
     ".xml": ("openvino",),
     ".plan": ("tensorrt", "tensorrt-rtx"),

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rcompress.artifacts.checkpoint import CHECKPOINT_SUFFIXES
 from rcompress.artifacts.files import require_file, sha256_of
 from rcompress.artifacts.onnx_file import read_onnx
 from rcompress.artifacts.spec import ModelSpec
@@ -60,10 +61,16 @@ def inspect_file(path: Path, arch: str | None = None) -> Inspection:
         RcompressError: missing, damaged, or of no kind that we know.
     """
     require_file(path)
-    readers = {".pth": _checkpoint, ".onnx": _onnx, ".xml": _openvino, ".plan": _plan}
+    readers = {".onnx": _onnx, ".xml": _openvino, ".plan": _plan}
+    if path.suffix in CHECKPOINT_SUFFIXES:
+        return _checkpoint(path, arch)
     if path.suffix not in readers:
-        return _other(path)
-    return readers[path.suffix](path, arch)
+        raise RcompressError(
+            path,
+            f"{path.suffix or 'no suffix'}: unknown kind of artifact",
+            "give a .pth, .onnx, .xml or .plan",
+        )
+    return readers[path.suffix](path)
 
 
 def _checkpoint(path: Path, arch: str | None) -> Inspection:
@@ -75,8 +82,7 @@ def _checkpoint(path: Path, arch: str | None) -> Inspection:
     )
 
 
-def _onnx(path: Path, arch: str | None) -> Inspection:
-    del arch
+def _onnx(path: Path) -> Inspection:
     read = read_onnx(path)
     facts = {
         "opset": next(entry.version for entry in read.model.opset_import if not entry.domain),
@@ -91,30 +97,20 @@ def _onnx(path: Path, arch: str | None) -> Inspection:
     )
 
 
-def _openvino(path: Path, arch: str | None) -> Inspection:
-    del arch
+def _openvino(path: Path) -> Inspection:
     engine = load_engine(path, None, RunOptions(threads=1))
     info = engine.info
     facts = {"executes here": _executed(info.executed)}
     return Inspection(path, "OpenVINO engine", info.sha256, file_metrics(path, info.spec), info.spec, facts)
 
 
-def _plan(path: Path, arch: str | None) -> Inspection:
-    del arch
+def _plan(path: Path) -> Inspection:
     from rcompress.engines.plan_file import read_sidecar
 
     sidecar = read_sidecar(path)
     facts = {"backend": sidecar.backend, **sidecar.facts()}
     return Inspection(
         path, "TensorRT engine", sha256_of(path), file_metrics(path, sidecar.spec), sidecar.spec, facts
-    )
-
-
-def _other(path: Path) -> Inspection:
-    if path.suffix in (".th", ".pt"):
-        return _checkpoint(path, None)
-    raise RcompressError(
-        path, f"{path.suffix or 'no suffix'}: unknown kind of artifact", "give a .pth, .onnx, .xml or .plan"
     )
 
 

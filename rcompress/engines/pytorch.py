@@ -1,8 +1,7 @@
-"""PyTorch: checkpoints, TorchScript and exported programs as modules, ONNX files through our executor."""
+"""PyTorch: checkpoints as modules, ONNX files through our executor."""
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rcompress.artifacts.files import require_file, sha256_of
+from rcompress.artifacts.device import device_name, resolve_device
 from rcompress.artifacts.machine import available_cores
-from rcompress.artifacts.onnx_file import parse_description, read_onnx
+from rcompress.artifacts.onnx_file import read_onnx
 from rcompress.engines.base import Array, EngineInfo, FloatArray, RunOptions, require_images
 from rcompress.engines.graph_io import dtype_of, graph_input, shape_of
 from rcompress.engines.torch_graph import TorchGraph
-from rcompress.errors import RcompressError
-from rcompress.export.torch_formats import METADATA_FILE
 from rcompress.models.rebuild import load_model
 
 MATRIX_MODULES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -32,7 +29,7 @@ class TorchEngine:
     """
 
     def __init__(self, module: nn.Module, info: EngineInfo, options: RunOptions) -> None:
-        self._device = usable_device(options.device)
+        self._device = resolve_device(options.device)
         self._module: nn.Module | None = module.to(self._device)
         self._threads = options.threads or available_cores()
         self._info = info
@@ -73,14 +70,12 @@ class TorchEngine:
 
 
 def load(path: Path, options: RunOptions = RunOptions()) -> TorchEngine:
-    """Load a checkpoint (.pth), TorchScript (.pt), an exported program (.pt2) or an ONNX file.
+    """Load a checkpoint or an ONNX file.
 
     Raises:
         RcompressError: it cannot be read or rebuilt, or the device is not there.
     """
-    if path.suffix == ".onnx":
-        return _from_onnx(path, options)
-    return _from_archive(path, options) if path.suffix in (".pt", ".pt2") else _from_checkpoint(path, options)
+    return _from_onnx(path, options) if path.suffix == ".onnx" else _from_checkpoint(path, options)
 
 
 def _from_checkpoint(path: Path, options: RunOptions) -> TorchEngine:
@@ -116,64 +111,6 @@ def _from_onnx(path: Path, options: RunOptions) -> TorchEngine:
         executed={precision: layers},
     )
     return TorchEngine(graph, info, options)
-
-
-def _from_archive(path: Path, options: RunOptions) -> TorchEngine:
-    module, description = _opened(path)
-    if not description:
-        raise RcompressError(path, "was not written by rcompress", "write it with `rcompress export`")
-    spec = parse_description(path, description)
-    info = EngineInfo(
-        backend="torch",
-        path=path,
-        sha256=sha256_of(path),
-        spec=spec,
-        input_shape=(None, *spec.preprocessing.input_size),
-        device=device_name(options.device),
-    )
-    return TorchEngine(module, info, options)
-
-
-def _opened(path: Path) -> tuple[nn.Module, str]:
-    """The module in a TorchScript or torch.export archive, and our description in it, empty where there is none."""
-    require_file(path)
-    extra: dict[str, Any] = {METADATA_FILE: ""}
-    try:
-        if path.suffix == ".pt2":
-            return torch.export.load(path, extra_files=extra).module(), extra[METADATA_FILE]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PyTorch announces TorchScript's end
-            module: nn.Module = torch.jit.load(str(path), "cpu", extra)  # type: ignore[no-untyped-call]
-        text = extra[METADATA_FILE]
-        return module.eval(), text.decode() if isinstance(text, bytes) else text
-    except Exception as error:  # zip, pickle, C++ and deserializer errors of many kinds
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-        raise RcompressError(
-            path, f"is truncated or no archive of PyTorch ({reason})", "export it again"
-        ) from None
-
-
-def usable_device(name: str) -> torch.device:
-    """The device called ``name``, if it is there (``auto``: a GPU where there is one).
-
-    Raises:
-        RcompressError: it is no device, or not on this machine.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise RcompressError(name, "is no device", "use cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise RcompressError(name, "is not on this machine", "use --device cpu")
-    return device
-
-
-def device_name(name: str) -> str:
-    """A device in words: ``cpu`` or the GPU's name."""
-    device = usable_device(name)
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _precision_name(dtype: torch.dtype) -> str:

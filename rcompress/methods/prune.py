@@ -19,7 +19,7 @@ from rcompress.measure.complexity import module_complexity
 from rcompress.models.cifar_resnet import FixedShortcut
 
 Importance = Literal["l1", "l2", "random"]
-DEFAULT_ROUND_TO = 8
+DEFAULT_ROUND_TO = 16  # the fastest at equal MACs: tests/benchmarks/DECISIONS.md
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,17 @@ class PruneOptions:
 
 @dataclass(frozen=True)
 class PruneReport:
-    """What was removed: widths by layer, parameters and multiply-accumulates of one image, before and after."""
+    """What was removed: widths by layer (the head left out), parameters and MACs of one image, before and after."""
 
     widths: dict[str, tuple[int, int]]
     parameters: tuple[int, int]
     macs: tuple[int | None, int | None]
+
+    @property
+    def channels_removed_percent(self) -> float:
+        """Of all channels that could go: rounding makes it differ from the ratio asked for."""
+        before, after = map(sum, zip(*self.widths.values(), strict=True))
+        return float(100.0 * (1 - after / before))
 
 
 def prune(module: nn.Module, input_size: tuple[int, int, int], options: PruneOptions) -> PruneReport:
@@ -82,7 +88,9 @@ def prune(module: nn.Module, input_size: tuple[int, int, int], options: PruneOpt
         if removed:
             graph.get_pruning_group(root, handler, removed).prune()
     _freeze(module, frozen)
-    widths = {name: (width, _widths(module)[name]) for name, width in before_widths.items()}
+    kept_names = {name for name, layer in module.named_modules() if layer in _kept_layers(module)}
+    after_widths = _widths(module)
+    widths = {n: (width, after_widths[n]) for n, width in before_widths.items() if n not in kept_names}
     if all(old == new for old, new in widths.values()):
         raise RcompressError(
             "prune", f"no layer loses a channel at ratio {options.ratio}", "raise --ratio or lower --round-to"

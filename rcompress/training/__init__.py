@@ -3,7 +3,7 @@
 from rcompress.training.loop import Material, Trainer, validate
 from rcompress.training.recipe import RECIPES, Recipe
 from rcompress.training.run import Outcome, run_training
-from rcompress.training.settings import Settings, resolve_device, resolve_precision
+from rcompress.training.settings import Settings, resolve_precision
 
 __all__ = [
     "RECIPES",
@@ -12,7 +12,6 @@ __all__ = [
     "Recipe",
     "Settings",
     "Trainer",
-    "resolve_device",
     "resolve_precision",
     "run_training",
     "validate",

@@ -31,27 +31,6 @@ class Settings:
         return torch.autocast(self.device.type, COMPUTE_DTYPES[self.precision])
 
 
-def resolve_device(name: str) -> torch.device:
-    """``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-
-    Raises:
-        RcompressError: no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise RcompressError(name, "no such kind of device", "use auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise RcompressError(name, "no such kind of device", "use auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise RcompressError(
-            name, f"this machine shows {torch.cuda.device_count()} CUDA devices", "use --device cpu"
-        )
-    return device
-
-
 def resolve_precision(choice: PrecisionChoice, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
     """``auto`` is BF16 on GPUs and on processors that multiply in BF16 (AMX, AVX-512), FP32 elsewhere.
 

@@ -50,12 +50,11 @@ def command(
         from rcompress.cli.session import foreign_preprocessing, open_for
         from rcompress.engines import RunOptions, load_engine
         from rcompress.engines.evaluation import evaluate_engine, evaluation_record
-        from rcompress.training import resolve_device
 
         target = require_output(output or record_name(source.name, "eval"), [source])
         if confusion is not None:
             require_output(confusion, [source, target])
-        engine = load_engine(source, backend, RunOptions(str(resolve_device(device)), threads, arch))
+        engine = load_engine(source, backend, RunOptions(device, threads, arch))
         preprocessing = foreign_preprocessing(engine.info, dataset, data_dir, means, stds)
         data = open_for(engine.info, preprocessing, dataset, data_dir)
         spec = engine.info.spec

@@ -29,9 +29,8 @@ def command(
     with Output(json_, quiet) as out:
         from rcompress.engines import RunOptions, load_engine
         from rcompress.engines.prediction import predict
-        from rcompress.training import resolve_device
 
-        engine = load_engine(source, backend, RunOptions(str(resolve_device(device)), threads, arch))
+        engine = load_engine(source, backend, RunOptions(device, threads, arch))
         found = predict(engine, images, top)
         rows = [
             (path if rank == 0 else "", guess.class_name, f"{guess.probability_percent:.2f}")
