@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # test processes share the cores: threads would fight for them
+
 DATA_VARIABLE = "RCOMPRESS_TEST_DATA"
 ROOT = Path(__file__).resolve().parent.parent
 

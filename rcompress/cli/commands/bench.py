@@ -40,11 +40,11 @@ def command(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Time artifacts against each other, all taking turns in one run, and write the records.
+    """Time artifacts against each other.
 
-    Latency is that of one call on inputs in place (random values); of a GPU, transfers are not included. Only
-    one timing runs on a machine at a time. Peak memory is what a fresh process grows by while it loads and
-    runs the artifact.
+    All take turns in one run, and the records are written. Latency is that of one call on inputs in place
+    (random values); of a GPU, transfers are not included. Only one timing runs on a machine at a time. Peak
+    memory is what a fresh process grows by while it loads and runs the artifact.
 
     Example: rcompress bench r20.pth r20-pruned60.onnx r20-pruned60-int8.xml -b 1 -b 64
     """

@@ -80,7 +80,9 @@ def command(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Build an engine for OpenVINO, ONNX Runtime, TensorRT or TensorRT-RTX from a checkpoint or an ONNX file.
+    """Build an engine from a checkpoint or ONNX file.
+
+    For OpenVINO, ONNX Runtime, TensorRT or TensorRT-RTX, in FP32, FP16, BF16 or calibrated INT8.
 
     Example: rcompress build-engine r20.onnx --int8
     """

@@ -21,7 +21,9 @@ def command(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Show what this machine can run (instruction sets, GPUs, formats, backends, data) and what to choose.
+    """Show what this machine can run.
+
+    Instruction sets, GPUs, number formats, backends, data, and what to choose.
 
     Example: rcompress doctor
     """

@@ -39,7 +39,9 @@ def command(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure the accuracy of any artifact on images that chose nothing, with its 95 % interval.
+    """Measure the accuracy of any artifact.
+
+    On images that chose nothing, with its 95 % interval; the record goes to NAME.eval.result.json.
 
     Example: rcompress eval r20.pth
     """

@@ -34,7 +34,10 @@ def command(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a checkpoint as ONNX: one file, free batch size, BatchNorm folded, simplified, outputs compared.
+    """Write a checkpoint as ONNX, in one file.
+
+    The batch size is free, BatchNorm folded, the graph simplified, and its outputs are compared with PyTorch's.
+    TorchScript (.pt) and torch.export (.pt2) by the output's suffix.
 
     Example: rcompress export r20.pth
     """

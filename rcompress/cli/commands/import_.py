@@ -34,7 +34,9 @@ def command(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Turn another project's weights (.pth, .th, .pt with a state_dict) into a checkpoint of ours.
+    """Make a checkpoint of another project's weights.
+
+    From a .pth, .th or .pt that holds a state_dict, plain or wrapped.
 
     Example: rcompress import resnet32.th --arch resnet32 --shortcut pad --dataset cifar10
     --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 -o r32.pth

@@ -23,7 +23,9 @@ def command(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Show what an artifact is: sizes, layers, preprocessing, and its history back to training.
+    """Show what an artifact is and comes from.
+
+    Sizes, layers, preprocessing, and the whole history back to training.
 
     Example: rcompress inspect r20-pruned60-int8.xml
     """

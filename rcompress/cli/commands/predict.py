@@ -22,7 +22,7 @@ def command(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Show the most likely classes of image files, by any artifact.
+    """Show the likely classes of image files.
 
     Example: rcompress predict r20-int8.xml cat.png dog.jpg
     """

@@ -56,7 +56,9 @@ def command(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Remove channels for real, in every layer that shares them, and fine-tune what is left.
+    """Remove channels for real, and fine-tune.
+
+    A channel goes from every layer that shares it; widths stay at multiples that engines run fast.
 
     Example: rcompress prune r20.pth --ratio 0.6 --finetune-epochs 5
     """

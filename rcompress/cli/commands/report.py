@@ -35,11 +35,11 @@ def command(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Put the records of eval and bench side by side: a table, plots, one offline HTML page.
+    """Put records of eval and bench side by side.
 
-    Sizes, accuracy and speed of an artifact stand in one row. Differences are computed against the baseline,
-    and only between figures taken on the same data, or on the same machine with the same threads and batch.
-    Beside .html and .md every plot is also written as a PNG.
+    As a table, plots, one offline HTML page. Sizes, accuracy and speed of an artifact stand in one row.
+    Differences are computed against the baseline, and only between figures taken on the same data, or on the
+    same machine with the same threads and batch. Beside .html and .md every plot is also written as a PNG.
 
     Example: rcompress report *.result.json -o report.html
     """

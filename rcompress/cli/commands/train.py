@@ -79,7 +79,7 @@ def command(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a network, or fine-tune one with --init, and write a checkpoint.
+    """Train a network, or fine-tune one.
 
     The epoch with the best validation accuracy is kept (validation is carved from the training split); the test
     accuracy of that one is reported. Beside the checkpoint: NAME.log.jsonl, NAME.png and, until the end, NAME.resume.
