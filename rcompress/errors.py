@@ -16,3 +16,7 @@ class RcompressError(Exception):
         self.fault = fault
         self.remedy = remedy
         super().__init__(f"{self.subject}: {fault}; {remedy}")
+
+    def __reduce__(self) -> tuple[type[RcompressError], tuple[str, str, str]]:
+        """Worker processes hand it on."""
+        return (RcompressError, (self.subject, self.fault, self.remedy))

@@ -224,7 +224,7 @@ def test_interrupting_a_training(tmp_path):
     ]
     assert (out, "Traceback" in err) == ("", False)
     left = {entry.name for entry in tmp_path.iterdir()}
-    assert left == {"r20.resume", "r20.log.jsonl", "r20.png"}
+    assert left == {"r20.resume", "r20.log.jsonl", "r20.curves.png"}
 
 
 def test_help_imports_nothing_heavy():
@@ -242,3 +242,55 @@ def test_version(rcompress):
     import rcompress as package
 
     assert rcompress("--version").out == f"rcompress {package.__version__}\n"
+
+
+def test_options_that_would_do_nothing_are_wrong_usage(folder, rcompress):
+    for words in (
+        ("prune", "r20.pth", "--ratio", "0.5", "--resume"),
+        ("train", "--init", "r20.pth", "--arch", "resnet56"),
+        ("build-engine", "r20.pth", "--calib", "digits:32"),
+        ("build-engine", "r20.pth", "--target", "sm_86", "-o", "r20.xml"),
+    ):
+        run = rcompress(*words)
+        assert (run.code, run.out) == (2, ""), (words, run)
+
+
+def test_outputs_of_another_kind(folder, rcompress):
+    for name in ("bad.onnx", "a.resume"):
+        one_line(rcompress("prune", "r20.pth", "--ratio", "0.5", "-o", name), "is no name for a checkpoint")
+    os.mkfifo("pipe.pth")
+    one_line(rcompress("prune", "r20.pth", "--ratio", "0.5", "-o", "pipe.pth"), "is a device or pipe")
+    (folder / "link.pth").symlink_to("target.pth")
+    assert rcompress("prune", "r20.pth", "--ratio", "0.5", "-o", "link.pth").code == 0
+    assert (folder / "link.pth").is_symlink()
+    assert (folder / "target.pth").is_file()
+
+
+def test_data_with_other_classes_are_refused(folder, rcompress):
+    from PIL import Image
+
+    for part in ("train", "test"):
+        for name in "abcdefghij":
+            (folder / "img" / part / name).mkdir(parents=True)
+            for number in range(4):
+                Image.new("RGB", (32, 32)).save(folder / "img" / part / name / f"{number}.png")
+    dataset = ("--dataset", f"imagefolder:{folder / 'img'}")
+    one_line(rcompress("eval", "r20.pth", *dataset), "calls its class 0 '0'")
+    (folder / "img/test/a/1.png").write_bytes(b"broken")
+    made = ("train", "--arch", "resnet20", *dataset, "--image-size", "32", "--epochs", "0", "-o", "n.pth")
+    one_line(rcompress(*made), "1.png")
+
+
+def test_our_own_checkpoint_is_not_imported(folder, rcompress):
+    one_line(rcompress("import", "r20.pth", "--arch", "resnet20", "--dataset", "digits"), "already")
+    one_line(
+        rcompress("import", "r20.pth", "--arch", "resnet20", "--dataset", "digits", "--std", "nan,1,1"),
+        "finite",
+    )
+
+
+def test_a_foreign_file_with_claimed_shapes_is_refused(folder, rcompress):
+    state = build_model("resnet20", 10).state_dict()
+    state["fc.weight"] = torch.zeros(1, 1).expand(10**9, 64)
+    torch.save(state, folder / "huge.pth")
+    one_line(rcompress("import", "huge.pth", "--arch", "resnet20", "--dataset", "digits"), "huge.pth")

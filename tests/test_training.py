@@ -89,7 +89,7 @@ def test_training_learns_and_keeps_the_best_validation_epoch(trained):
     assert metrics["validation_top1_percent"] == max(row["validation_top1_percent"] for row in rows)
     assert rows[metrics["best_epoch"] - 1]["validation_top1_percent"] == metrics["validation_top1_percent"]
     assert read.spec.lineage[-1].chosen_on == "validation"
-    assert trained.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert trained.with_suffix(".curves.png").read_bytes().startswith(b"\x89PNG")
     assert not trained.with_suffix(".resume").exists()
 
 

@@ -25,6 +25,21 @@ PROGRAM_ENTRIES = ("constants.pkl", "archive_format")
 """What the archives of TorchScript and torch.export hold beside tensors."""
 
 
+UNREADABLE = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+)
+"""What torch and zipfile raise for damaged bytes."""
+
+
 class ForeignCheckpointError(RcompressError):
     """A file that holds weights, but not one of ours; ``state_dict`` lets a higher room guess what they are."""
 
@@ -89,14 +104,14 @@ def load_tensors(path: Path) -> Any:
             warnings.simplefilter("ignore")  # of foreign pickle protocols: what cannot be read fails below
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
+        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
             raise RcompressError(
                 path,
                 "holds Python objects, which could run code when opened",
                 "save its state_dict alone: torch.save(model.state_dict(), FILE)",
             ) from None
-        raise RcompressError(path, "is not a PyTorch file", "check what it is with `file`") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
+        raise RcompressError(path, "is truncated or not a PyTorch file", "copy or write it again") from None
+    except UNREADABLE:
         raise RcompressError(path, "is truncated or not a PyTorch file", "copy or write it again") from None
 
 
@@ -124,6 +139,10 @@ def unwrap_state_dict(content: object) -> dict[str, Tensor] | None:
     inner = next((content[key] for key in wrappers if isinstance(content.get(key), Mapping)), content)
     if not inner or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in inner.items()):
         return None
+    try:
+        checked_tensors(inner)
+    except SpecError:
+        return None
     prefix = "module."
     parallel = all(name.startswith(prefix) for name in inner)
     return {name[len(prefix) :] if parallel else name: tensor for name, tensor in inner.items()}
@@ -136,7 +155,7 @@ def _refuse_archives(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except zipfile.BadZipFile:
+    except UNREADABLE:
         raise RcompressError(path, "is truncated or damaged", "copy or write it again") from None
     if any(entry.filename.endswith(PROGRAM_ENTRIES) for entry in entries):
         raise RcompressError(

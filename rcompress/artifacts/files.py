@@ -40,6 +40,10 @@ def require_output(path: Path, inputs: Iterable[Path] = ()) -> Path:
             raise RcompressError(path, "is also the input", "choose another output with -o")
     if path.is_dir():
         raise RcompressError(path, "is a folder", "name a file with -o")
+    if path.exists() and not path.is_file():
+        raise RcompressError(
+            path, "is a device or pipe, which cannot be replaced whole", "name a file with -o"
+        )
     folder = path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,21 +59,32 @@ def require_output(path: Path, inputs: Iterable[Path] = ()) -> Path:
     return path
 
 
+def require_checkpoint_output(path: Path, inputs: Iterable[Path] = ()) -> Path:
+    """As `require_output`, for a checkpoint, whose suffix decides how every command reads it.
+
+    Raises:
+        RcompressError: as there, or it is not called ``NAME.pth``.
+    """
+    if path.suffix != ".pth" and not path.is_dir():
+        raise RcompressError(path, "is no name for a checkpoint", f"call it {path.with_suffix('.pth').name}")
+    return require_output(path, inputs)
+
+
 def write_atomic(path: Path, content: bytes) -> Path:
     """Put ``content`` at ``path`` whole or not at all (temporary file beside it, fsync, rename).
 
     Raises:
         RcompressError: the disk is full or the folder cannot be written to; the old file, if any, stays.
     """
-    temporary = None
+    temporary, target = None, path.resolve()  # of a link, what it points to is replaced
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=target.parent)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         Path(temporary).chmod(0o666 & ~_umask())
-        os.replace(temporary, path)  # noqa: PTH105 - the word every reader knows for this
+        os.replace(temporary, target)  # noqa: PTH105 - the word every reader knows for this
     except OSError as error:
         raise RcompressError(
             path, f"cannot be written ({error.strerror})", "free some space or choose another output with -o"

@@ -85,17 +85,31 @@ def read_records(path: Path) -> list[Record]:
 
 
 def find_record_files(sources: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Files to read and files passed over: a folder stands for every ``*.result.json`` below it."""
+    """Files to read and files passed over: a folder stands for every ``*.result.json`` below it.
+
+    Of the files named one by one, any ``.json`` of our schema counts, so that ``report *.json`` passes over
+    calibrations and sidecars.
+    """
     found: list[Path] = []
     skipped: list[Path] = []
     for source in sources:
         if source.is_dir():
             found += sorted(source.rglob(f"*{SUFFIX}"))
-        elif source.name.endswith(SUFFIX) or not source.exists():
+        elif source.name.endswith(SUFFIX) or not source.exists() or _holds_records(source):
             found.append(source)
         else:
             skipped.append(source)
     return list(dict.fromkeys(found)), skipped
+
+
+def _holds_records(path: Path) -> bool:
+    if path.suffix != ".json":
+        return False
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.get("schema") == SCHEMA
 
 
 def _record(entry: dict[str, Any]) -> Record:

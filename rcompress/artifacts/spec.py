@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -14,6 +15,7 @@ from rcompress.artifacts.machine import machine_summary, package_versions
 FORMAT = "rcompress/1"
 Interpolation = Literal["bilinear", "bicubic"]
 ChoiceSplit = Literal["validation", "test-a"]
+MAX_SIDE = 1024  # of a network's input: a file must not make us run it on gigapixels
 ARCH_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,120}")
 
 
@@ -46,15 +48,17 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         channels, height, width = self.input_size
-        if not (1 <= channels <= 16 and 1 <= height <= 8192 and 1 <= width <= 8192):
+        if not (1 <= channels <= 16 and 1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
             raise SpecError(f"input size {self.input_size} is out of range")
         if len(self.mean) != channels or len(self.std) != channels:
             raise SpecError(f"mean and std need {channels} values each")
+        if not all(math.isfinite(value) for value in (*self.mean, *self.std)):
+            raise SpecError("mean and std must be finite")
         if any(value <= 0 for value in self.std):
             raise SpecError("std must be positive")
         if self.interpolation not in get_args(Interpolation):
             raise SpecError(f"unknown interpolation {self.interpolation!r}")
-        if self.resize is not None and not 1 <= self.resize <= 8192:
+        if self.resize is not None and not 1 <= self.resize <= 2 * MAX_SIDE:
             raise SpecError(f"resize {self.resize} is out of range")
 
 

@@ -128,5 +128,5 @@ def open_for(
     size = preprocessing.input_size[1] if name.startswith("imagefolder:") else None
     opened = open_dataset(name, data_dir, size)
     classes = info.spec.num_classes if info.spec else len(opened.class_names)
-    check_matches(opened, info.path, preprocessing.input_size, classes)
+    check_matches(opened, info.path, preprocessing.input_size, classes, preprocessing.class_names)
     return opened

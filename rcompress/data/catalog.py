@@ -145,6 +145,8 @@ def _imagefolder(name: str, root: Path, size: int) -> Dataset:
     train = root / "train" if (root / "train").is_dir() else root
     test = next((root / part for part in ("test", "val") if (root / part).is_dir() and train != root), None)
     names = class_folders(train)
+    if not names:
+        raise RcompressError(root, "holds no class folders", "arrange the images as train/CLASS/IMAGE")
     resize = round(size * RESIZE_RATIO) if size >= RESIZE_FROM else size
     everything = once(lambda: folder_source(train, names, size, resize))
     return Dataset(
@@ -188,7 +190,7 @@ def _parquet(name: str, root: Path) -> Dataset:
         class_names=tuple(str(label) for label in range(classes)),
         input_size=(3, first.images.shape[2], first.images.shape[3]),
         mean=tuple(round(v, 4) for v in pixels.mean((0, 2, 3)).tolist()),
-        std=tuple(round(v, 4) for v in pixels.std((0, 2, 3)).tolist()),
+        std=tuple(max(round(v, 4), 1e-3) for v in pixels.std((0, 2, 3)).tolist()),
         train_source=train_source,
         test_source=test_source,
         augmentation=NATURAL,
@@ -196,17 +198,32 @@ def _parquet(name: str, root: Path) -> Dataset:
 
 
 def check_matches(
-    dataset: Dataset, subject: Path, input_size: tuple[int, int, int], num_classes: int
+    dataset: Dataset,
+    subject: Path,
+    input_size: tuple[int, int, int],
+    num_classes: int,
+    class_names: tuple[str, ...] = (),
 ) -> None:
-    """Refuse data that contradict the model file ``subject``.
+    """Refuse data that contradict the model file ``subject``; ``class_names`` empty: it names none.
 
     Raises:
-        RcompressError: the number of classes or the image size differ.
+        RcompressError: the number of classes, their names or the image size differ.
     """
     if len(dataset.class_names) != num_classes:
         raise RcompressError(
             subject,
             f"has {num_classes} outputs, but {dataset.name} has {len(dataset.class_names)} classes",
+            "name the dataset it was trained on with --dataset",
+        )
+    if class_names and class_names != dataset.class_names:
+        index = next(
+            i
+            for i, pair in enumerate(zip(class_names, dataset.class_names, strict=True))
+            if len(set(pair)) > 1
+        )
+        raise RcompressError(
+            subject,
+            f"calls its class {index} {class_names[index]!r}, but {dataset.name} {dataset.class_names[index]!r}",
             "name the dataset it was trained on with --dataset",
         )
     if dataset.input_size != input_size:

@@ -65,8 +65,11 @@ def evaluation_record(
     notes = []
     if info.spec is None or info.spec.imported:
         notes.append("imported weights: what they were trained on is not known here")
-    if split in ("test-b", "test-a"):
-        notes.append(f"{split} is one fixed half of the test split: the other half served choices")
+    chosen_on = {step.chosen_on for step in info.spec.lineage} if info.spec else set()
+    if split in chosen_on or (split == "test" and "test-a" in chosen_on):
+        notes.append(f"{split} served choices for this model: the figure is too good by what that gained")
+    elif split == "test-b" and "test-a" in chosen_on:
+        notes.append("test-b is one fixed half of the test split: the other half served choices")
     return Record(
         kind="eval",
         artifact=info.path.name,

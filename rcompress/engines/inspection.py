@@ -13,6 +13,7 @@ from rcompress.artifacts.onnx_file import read_onnx
 from rcompress.artifacts.spec import ModelSpec
 from rcompress.engines import load_engine
 from rcompress.engines.base import RunOptions
+from rcompress.engines.graph_io import opset_of
 from rcompress.errors import RcompressError
 from rcompress.measure.complexity import LayerCost, graph_complexity, module_complexity
 from rcompress.measure.static import file_metrics
@@ -85,7 +86,7 @@ def _checkpoint(path: Path, arch: str | None) -> Inspection:
 def _onnx(path: Path) -> Inspection:
     read = read_onnx(path)
     facts = {
-        "opset": next(entry.version for entry in read.model.opset_import if not entry.domain),
+        "opset": opset_of(read.model),
         "operators": ", ".join(
             f"{n} {op}" for op, n in Counter(node.op_type for node in read.model.graph.node).most_common()
         ),

@@ -99,7 +99,9 @@ def _serialized(network: Any) -> tuple[bytes, bytes]:
         try:
             openvino.serialize(network, structure, weights)
         except RuntimeError as error:
-            raise RcompressError(folder, f"OpenVINO cannot write ({_reason(error)})", "free some space") from None
+            raise RcompressError(
+                folder, f"OpenVINO cannot write ({_reason(error)})", "free some space"
+            ) from None
         return structure.read_bytes(), weights.read_bytes()
 
 

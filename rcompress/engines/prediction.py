@@ -35,11 +35,13 @@ def predict(engine: Engine, images: Sequence[Path], top: int = 5) -> dict[Path, 
         raise RcompressError(
             engine.info.path, "does not say how its images are prepared", "use a file written by rcompress"
         )
-    names = spec.preprocessing.class_names or tuple(str(label) for label in range(spec.num_classes))
     found = {}
     for path in images:
         inputs = network_inputs(read_image(path, spec.preprocessing), spec.preprocessing)
         logits = torch.from_numpy(np.asarray(run_padded(engine, inputs.numpy())))[0]
+        names = spec.preprocessing.class_names
+        if len(names) != len(logits):
+            names = tuple(str(label) for label in range(len(logits)))
         shares, labels = logits.softmax(0).topk(min(top, len(names)))
         found[path] = [
             Guess(names[i], 100.0 * p) for p, i in zip(shares.tolist(), labels.tolist(), strict=True)

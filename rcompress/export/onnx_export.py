@@ -41,12 +41,19 @@ def export_onnx(module: nn.Module, spec: ModelSpec, with_preprocessing: bool = F
     Args:
         module: in evaluation mode, on the CPU.
         spec: its description; the graph carries it.
-        with_preprocessing: take uint8 (N, H, W, C) of any height and width, resize and normalise in the graph.
+        with_preprocessing: take uint8 (N, H, W, C) of any height and width, resize (antialiased, to the network's
+            own size, so that other proportions are stretched) and normalise in the graph.
 
     Raises:
         RcompressError: it cannot be exported, or the outputs differ by more than the tolerance.
     """
     if with_preprocessing:
+        if spec.preprocessing.resize is not None:
+            raise RcompressError(
+                "--with-preprocessing",
+                "this network's images are resized by their shorter side and cropped, which graphs do not hold",
+                "export without it and prepare the images yourself (see rcompress inspect)",
+            )
         spec = replace(spec, preprocessing=replace(spec.preprocessing, in_graph=True))
         module = Preprocessed(module, spec.preprocessing).eval()
     example = example_input(spec.preprocessing, CHECK_BATCH)
@@ -79,7 +86,7 @@ class Preprocessed(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits of uint8 images of any size."""
         x = images.permute(0, 3, 1, 2).float()
-        x = F.interpolate(x, size=self.size, mode=self.interpolation, align_corners=False)
+        x = F.interpolate(x, size=self.size, mode=self.interpolation, align_corners=False, antialias=True)
         return self.module((x - self.mean) / self.std)  # type: ignore[no-any-return]
 
 

@@ -74,6 +74,7 @@ def prune(module: nn.Module, input_size: tuple[int, int, int], options: PruneOpt
         RcompressError: the network cannot be traced, or nothing in it can be pruned by this ratio and rounding.
     """
     module.eval()
+    _refuse_grouped(module)
     before_widths, before = _widths(module), module_complexity(module, input_size)
     frozen = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
     importance = _importance(options)
@@ -140,6 +141,16 @@ def _kept_layers(module: nn.Module) -> list[nn.Module]:
     """The head: its outputs are the classes."""
     linear: list[nn.Module] = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
     return linear[-1:]
+
+
+def _refuse_grouped(module: nn.Module) -> None:
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Conv2d) and 1 < layer.groups < layer.in_channels:
+            raise RcompressError(
+                "prune",
+                f"{name} is a grouped convolution, whose channels cannot go one by one",
+                "use another network",
+            )
 
 
 def _widths(module: nn.Module) -> dict[str, int]:

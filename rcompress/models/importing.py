@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rcompress.artifacts.checkpoint import load_tensors, unwrap_state_dict, write_checkpoint
 from rcompress.artifacts.files import sha256_of
-from rcompress.artifacts.spec import ModelSpec, Preprocessing, SpecError, Step, parent_fields
+from rcompress.artifacts.spec import FORMAT, ModelSpec, Preprocessing, SpecError, Step, parent_fields
 from rcompress.errors import RcompressError
 from rcompress.models.foreign import (
     ForeignError,
@@ -37,7 +37,10 @@ def import_checkpoint(source: Path, target: Path, options: ImportOptions) -> Mod
     Raises:
         RcompressError: it holds no weights, or they do not fit; the remedy names the architectures that do.
     """
-    state = unwrap_state_dict(load_tensors(source))
+    content = load_tensors(source)
+    if isinstance(content, dict) and content.get("format") == FORMAT:
+        raise RcompressError(source, "is an rcompress checkpoint already", "use it as it is")
+    state = unwrap_state_dict(content)
     if state is None:
         raise RcompressError(
             source, "holds no state_dict", "save one with torch.save(model.state_dict(), FILE)"

@@ -49,7 +49,9 @@ def load_model(path: Path, own_arch: str | None = None) -> LoadedModel:
         )
     try:
         module = rebuild(spec, checkpoint.state_dict)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    except RcompressError as error:
+        raise RcompressError(path, f"{error.subject}: {error.fault}", error.remedy) from None
+    except (AttributeError, RuntimeError, ValueError, TypeError, IndexError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise RcompressError(
             path, f"its tensors do not make a {spec.arch} ({reason})", "write or import it again"

@@ -20,7 +20,7 @@ RESUME_SUFFIX = ".resume"
 
 
 class Journal:
-    """Writes ``NAME.resume``, ``NAME.log.jsonl`` and ``NAME.png`` after every epoch, each whole or not at all.
+    """Writes ``NAME.resume``, ``NAME.log.jsonl`` and ``NAME.curves.png`` after every epoch, each whole or not at all.
 
     Args:
         output: the checkpoint that the run will write.
@@ -31,7 +31,7 @@ class Journal:
     def __init__(self, output: Path, identity: dict[str, Any], tensorboard: bool = False) -> None:
         self.state_path = output.with_suffix(RESUME_SUFFIX)
         self.log_path = output.with_suffix(".log.jsonl")
-        self.curves_path = output.with_suffix(".png")
+        self.curves_path = output.with_suffix(".curves.png")
         self.identity: dict[str, Any] = json.loads(json.dumps(identity))
         self._events = _event_writer(output.with_suffix(".tensorboard")) if tensorboard else None
 
@@ -50,7 +50,12 @@ class Journal:
             raise RcompressError(
                 self.state_path, "belongs to a run with other options", "use the same options, or remove it"
             )
-        trainer.restore(content["state"])
+        try:
+            trainer.restore(content["state"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise RcompressError(
+                self.state_path, f"is damaged ({type(error).__name__})", "remove it and start again"
+            ) from None
         return True
 
     def write(self, trainer: Trainer) -> None:

@@ -82,9 +82,9 @@ def from_checkpoint(
     module, spec = loaded.module, loaded.spec
     classes = len(dataset.class_names)
     if dataset.name != spec.preprocessing.dataset:
-        if classes != spec.num_classes:
+        if classes != spec.num_classes or dataset.class_names != spec.preprocessing.class_names:
             replace_head(module, classes)
-            progress.note(f"new head for {classes} classes in place of {spec.num_classes}")
+            progress.note(f"new head for the {classes} classes of {dataset.name}")
         kept = replace(dataset.preprocessing(), mean=spec.preprocessing.mean, std=spec.preprocessing.std)
         spec = replace(spec, num_classes=classes, preprocessing=kept)
     check_matches(dataset, path, spec.preprocessing.input_size, spec.num_classes)

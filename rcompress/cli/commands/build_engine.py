@@ -87,6 +87,8 @@ def command(
     Example: rcompress build-engine r20.onnx --int8
     """
     precision = _precision(int8, fp16, bf16)
+    if precision != "int8" and calib is not None:
+        raise typer.BadParameter("goes with --int8 alone", param_hint="--calib")
     means, stds = floats_per_channel(mean, "--mean"), floats_per_channel(std, "--std")
     batch_sizes = batch_range(batches)
     with Output(json_, quiet) as out:
@@ -102,6 +104,8 @@ def command(
         set_threads(threads)
         chosen = choose_backend(None if backend == "auto" else backend, output)
         path = require_output(_target(source, output, chosen, precision), [source])
+        if path.suffix != ".plan" and (target or workspace or timing_cache):
+            raise typer.BadParameter("are TensorRT's", param_hint="--target, --workspace and --timing-cache")
         graph = open_graph(source, arch)
         choice = parse_choice(calib, calib_images)
         spec = _spec(graph, means, stds, choice.dataset, precision)

@@ -41,7 +41,8 @@ def command(
 ) -> None:
     """Measure the accuracy of any artifact.
 
-    On images that chose nothing, with its 95 % interval; the record goes to NAME.eval.result.json.
+    On images that chose nothing, with its 95 % interval; the record goes to NAME.eval.result.json (a --split or
+    --backend that is named stands in that name).
 
     Example: rcompress eval r20.pth
     """
@@ -53,7 +54,9 @@ def command(
         from rcompress.engines import RunOptions, load_engine
         from rcompress.engines.evaluation import evaluate_engine, evaluation_record
 
-        target = require_output(output or record_name(source.name, "eval"), [source])
+        target = require_output(
+            output or record_name(source.name, "-".join(["eval", *filter(None, [split, backend])])), [source]
+        )
         if confusion is not None:
             require_output(confusion, [source, target])
         engine = load_engine(source, backend, RunOptions(device, threads, arch))

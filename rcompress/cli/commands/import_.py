@@ -44,11 +44,11 @@ def command(
     builder = {k: str(v) for k, v in (("shortcut", shortcut), ("stem", stem)) if v is not None}
     means, stds = floats_per_channel(mean, "--mean"), floats_per_channel(std, "--std")
     with Output(json_, quiet) as out:
-        from rcompress.artifacts.files import require_output
+        from rcompress.artifacts.files import require_checkpoint_output
         from rcompress.cli.session import preprocessing_from
         from rcompress.models.importing import ImportOptions, import_checkpoint
 
-        target = require_output(output or derived(source, "imported", ".pth"), [source])
+        target = require_checkpoint_output(output or derived(source, "imported", ".pth"), [source])
         preprocessing = preprocessing_from(source, dataset, data_dir, means, stds, image_size)
         spec = import_checkpoint(source, target, ImportOptions(arch, preprocessing, builder))
         out.note(

@@ -62,14 +62,20 @@ def command(
 
     Example: rcompress prune r20.pth --ratio 0.6 --finetune-epochs 5
     """
+    if not finetune_epochs and (resume or learning_rate or batch_size or dataset):
+        raise typer.BadParameter(
+            "goes with fine-tuning alone; name its length", param_hint="--finetune-epochs"
+        )
     with Output(json_, quiet) as out:
-        from rcompress.artifacts.files import require_output
+        from rcompress.artifacts.files import require_checkpoint_output
         from rcompress.cli.session import open_settings
         from rcompress.methods.prune import PruneOptions
         from rcompress.training import RECIPES
 
         chosen = PruneOptions(ratio, importance, round_to, seed)
-        target = require_output(output or derived(source, f"pruned{round(100 * ratio)}", ".pth"), [source])
+        target = require_checkpoint_output(
+            output or derived(source, f"pruned{round(100 * ratio)}", ".pth"), [source]
+        )
         settings = open_settings(device, threads, precision, seed=seed)
         if not finetune_epochs:
             out.path(target, metrics=_cut(source, target, chosen, arch, out))

@@ -82,7 +82,8 @@ def command(
     """Train a network, or fine-tune one.
 
     The epoch with the best validation accuracy is kept (validation is carved from the training split); the test
-    accuracy of that one is reported. Beside the checkpoint: NAME.log.jsonl, NAME.png and, until the end, NAME.resume.
+    accuracy of that one is reported. Beside the checkpoint: NAME.log.jsonl, NAME.curves.png and, until the end,
+    NAME.resume.
 
     Example: rcompress train --arch resnet20 --dataset digits --epochs 8 -o r20.pth
     """
@@ -90,6 +91,8 @@ def command(
         raise typer.BadParameter("name an architecture", param_hint="--arch")
     if dataset is None and init in (None, TORCHVISION):
         raise typer.BadParameter("name a dataset", param_hint="--dataset")
+    if init not in (None, TORCHVISION) and (shortcut or stem or image_size or (arch and ":" not in arch)):
+        raise typer.BadParameter("the checkpoint has its own architecture and size", param_hint="--init")
     changes: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -107,14 +110,14 @@ def command(
     with Output(json_, quiet) as out:
         from dataclasses import asdict
 
-        from rcompress.artifacts.files import require_output
+        from rcompress.artifacts.files import require_checkpoint_output
         from rcompress.cli.session import open_settings, resumable, say_scores
         from rcompress.training import RECIPES, run_training
         from rcompress.training.run import write_trained
 
         source = Path(init) if init not in (None, TORCHVISION) else None
         default = derived(source, "tuned", ".pth") if source else Path(f"{_file_stem(arch)}.pth")
-        target = require_output(output or default, [source] if source else [])
+        target = require_checkpoint_output(output or default, [source] if source else [])
         settings = open_settings(device, threads, precision, compile, seed)
         chosen = replace(
             RECIPES[recipe], **{name: value for name, value in changes.items() if value is not None}
@@ -133,6 +136,8 @@ def command(
                 tensorboard,
                 out,
             )
+        used = start.spec.preprocessing
+        chosen = replace(chosen, mean=used.mean, std=used.std)  # whoever chose it
         details = {
             "recipe": recipe,
             **asdict(chosen),
