@@ -56,7 +56,7 @@ lint: $(TESTABLE) ## ruff, mypy, import-linter
 benchmark: $(TESTABLE) ## Ratios against PyTorch, ONNX Runtime and others (BENCHMARKS="training inference cli")
 	$(BIN)/python -m tests.benchmarks $(BENCHMARKS)
 
-reference: $(TESTABLE) ## Write the command reference into README.md
+reference: $(TESTABLE) ## Write the generated parts of README.md
 	$(BIN)/python -m tests.reference
 
 clean: ## Remove the demo and caches (not .venv, not your artifacts)

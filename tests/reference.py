@@ -1,6 +1,6 @@
-"""The command reference in README.md, generated from ``--help``.
+"""The parts of README.md that are generated: the command reference from ``--help``, the results from records.
 
-``python -m tests.reference`` rewrites it; ``tests/test_readme.py`` checks that it is current.
+``python -m tests.reference`` rewrites them; ``tests/test_readme.py`` checks that they are current.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import os
 from pathlib import Path
 from unittest import mock
 
-README = Path(__file__).resolve().parent.parent / "README.md"
-BEGIN, END = "<!-- commands: begin (make reference) -->", "<!-- commands: end -->"
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+RECORDS = ROOT / "artifacts" / "reference"
 WIDTH = "100"
 
 
@@ -31,23 +32,43 @@ def help_of(*words: str) -> str:
     return "\n".join(line.rstrip() for line in text.getvalue().strip().splitlines())
 
 
-def reference() -> str:
+def commands() -> str:
     """All commands' help, as Markdown."""
     from rcompress.cli.commands import COMMANDS
 
-    parts = [f"### rcompress {name}\n\n```\n{help_of(name)}\n```\n" for name in COMMANDS]
-    return "\n".join([BEGIN, "", *parts, END])
+    return "\n".join(f"### rcompress {name}\n\n```\n{help_of(name)}\n```\n" for name in COMMANDS)
 
 
-def current() -> str:
-    """The reference as it stands in README.md."""
+def results() -> str:
+    """The reference records' table, as Markdown."""
+    from rcompress.report.build import build_report, read_sources
+    from rcompress.report.tables import markdown
+
+    records, _, _ = read_sources([RECORDS])
+    return markdown(build_report(records, "r20.pth")).split("\n", 2)[2]
+
+
+PARTS = {"commands": commands, "results": results}
+
+
+def marks(part: str) -> tuple[str, str]:
+    """The comments between which a part stands."""
+    return f"<!-- {part}: begin (make reference) -->", f"<!-- {part}: end -->"
+
+
+def current(part: str) -> str:
+    """A part as it stands in README.md."""
+    begin, end = marks(part)
     text = README.read_text()
-    return text[text.index(BEGIN) : text.index(END) + len(END)]
+    return text[text.index(begin) + len(begin) : text.index(end)].strip()
 
 
 def main() -> None:
-    text = README.read_text()
-    README.write_text(text.replace(current(), reference()))
+    for part, generate in PARTS.items():
+        begin, end = marks(part)
+        text = README.read_text()
+        before, after = text[: text.index(begin)], text[text.index(end) :]
+        README.write_text(f"{before}{begin}\n\n{generate().strip()}\n\n{after}")
 
 
 if __name__ == "__main__":
