@@ -13,7 +13,7 @@ from rcompress.artifacts.files import sha256_of
 from rcompress.engines import BuildOptions, backend_status, build_engine, load_engine
 from rcompress.engines.plan_file import log_path, read_sidecar, sidecar_path
 from rcompress.engines.status import gpu_fault
-from rcompress.engines.trt import executed_precisions
+from rcompress.engines.trt_log import executed_precisions
 from rcompress.errors import RcompressError
 from rcompress.methods.lower_precision import lower_precision
 from rcompress.methods.quantize import QuantizeOptions, quantize_onnx
@@ -58,7 +58,7 @@ def test_each_precision_builds_and_runs_in_itself(tmp_path: Path, precision: str
 def test_resnet18_in_int8_is_a_third_and_every_convolution_is_int8(tmp_path: Path) -> None:
     import tensorrt_rtx as trt
 
-    from rcompress.engines.trt import shared_logger
+    from rcompress.engines.trt_log import shared_logger
 
     model, spec = resnet("resnet18", stem="cifar")
     int8 = quantized(model)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -31,8 +29,6 @@ class Output:
         self.quiet = quiet
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._units = 0
-        self._began = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -100,13 +96,6 @@ class Output:
         """One object on stdout."""
         self._stop()
         self._print(json.dumps(data))
-
-    @contextmanager
-    def timed(self, what: str) -> Iterator[None]:
-        """Say how long a stretch took."""
-        began = time.monotonic()
-        yield
-        self.note(f"{what} in {time.monotonic() - began:.1f} s")
 
     def _stop(self) -> None:
         if self._bar is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,11 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import v2
 
+from rcompress.artifacts.machine import available_cores
 from rcompress.artifacts.spec import Preprocessing
 from rcompress.errors import RcompressError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".JPEG")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
 MAX_WORKERS = 16
 
 
@@ -39,7 +39,7 @@ class FolderSource:
             else [v2.Resize(self.resize), v2.CenterCrop(self.size)]
         )
         items = _Decoded(self.files, self.labels, indices.tolist(), v2.Compose([*crop, v2.PILToTensor()]))
-        workers = min(MAX_WORKERS, os.cpu_count() or 1) if len(items) > batch_size else 0
+        workers = min(MAX_WORKERS, available_cores()) if len(items) > batch_size else 0
         yield from DataLoader(items, batch_size=batch_size, num_workers=workers)
 
 

@@ -185,12 +185,6 @@ def load(path: Path, options: RunOptions = RunOptions()) -> OpenVinoEngine:
     return OpenVinoEngine(path, options)
 
 
-def describe(path: Path) -> ModelSpec | None:
-    """The description inside an .xml, without compiling it; None where it is not ours."""
-    description = _read(path)[1]
-    return None if description is None else parse_description(path, description)
-
-
 def _read(path: Path) -> tuple[Any, str | None, Precision]:
     """Network, description and precision of an .xml or .onnx file."""
     import openvino

@@ -26,7 +26,7 @@ from rcompress.engines.base import (
 )
 from rcompress.engines.plan_file import PlanBackend, Sidecar
 from rcompress.engines.status import IMPORT_NAMES
-from rcompress.engines.trt import executed_precisions, shared_logger
+from rcompress.engines.trt_log import executed_precisions, shared_logger
 from rcompress.errors import RcompressError
 
 
