@@ -294,3 +294,23 @@ def test_a_foreign_file_with_claimed_shapes_is_refused(folder, rcompress):
     state["fc.weight"] = torch.zeros(1, 1).expand(10**9, 64)
     torch.save(state, folder / "huge.pth")
     one_line(rcompress("import", "huge.pth", "--arch", "resnet20", "--dataset", "digits"), "huge.pth")
+
+
+def test_a_foreign_graph_of_another_class_count(folder, rcompress):
+    import onnx
+
+    assert rcompress("export", "r20.pth").code == 0
+    foreign = onnx.load("r20.onnx")
+    del foreign.metadata_props[:]
+    onnx.save(foreign, "foreign.onnx")
+    from PIL import Image
+
+    for part in ("train", "test"):
+        for name in "abc":
+            (folder / "img" / part / name).mkdir(parents=True)
+            for number in range(4):
+                Image.new("RGB", (40, 40)).save(folder / "img" / part / name / f"{number}.png")
+    words = ("eval", "foreign.onnx", "--dataset", f"imagefolder:{folder / 'img'}")
+    norm = ("--mean", "0.3,0.3,0.3", "--std", "0.3,0.3,0.3")
+    one_line(rcompress(*words, *norm, "--per-class"), "has 10 outputs", "3 classes")
+    assert not list(folder.glob("*.eval.result.json"))

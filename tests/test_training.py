@@ -134,6 +134,13 @@ def test_a_diverging_run_says_so(small, tmp_path):
         run_training(start.module, start.spec, small, wild, CPU, tmp_path / "m.pth", {})
 
 
+def test_batches_of_one_are_refused(small, tmp_path):
+    start = start_of(small)
+    one = Recipe(epochs=1, batch_size=1)
+    with pytest.raises(RcompressError, match="two images"):
+        run_training(start.module, start.spec, small, one, CPU, tmp_path / "m.pth", {})
+
+
 def test_bf16_trains_where_it_is_chosen(small, tmp_path):
     start = start_of(small)
     bf16 = Settings(torch.device("cpu"), "bf16")

@@ -108,7 +108,8 @@ def foreign_preprocessing(
             raise RcompressError(
                 info.path, "does not say how its images are prepared", "give --dataset, --mean and --std"
             )
-        return preprocessing_from(info.path, dataset, data_dir, mean, std)
+        size = info.input_shape[-1] if dataset.startswith("imagefolder:") else None
+        return preprocessing_from(info.path, dataset, data_dir, mean, std, size)
     if mean is not None or std is not None:
         raise RcompressError(
             info.path, "already says how its images are normalised", "leave --mean and --std out"

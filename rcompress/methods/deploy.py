@@ -125,7 +125,7 @@ def _step(
     options: dict[str, Any] = {"backend": request.backend, **asdict(request.build)}
     if cache is not None and report is not None:
         options |= {
-            "quantization": asdict(request.quantize),
+            "quantization": {**asdict(request.quantize), "method": cache.method},
             "calibration": {"dataset": cache.dataset, "images": cache.images, "method": cache.method},
             "int8_layers": {"convolutions": report.convolutions, "matrices": report.matrices},
         }

@@ -59,6 +59,9 @@ class Trainer:
 
     Data order, crops and mirroring come from one generator whose state is part of `state`, so that a resumed run
     in FP32 on a CPU ends with the same weights as an uninterrupted one.
+
+    Raises:
+        RcompressError: a batch would hold one image.
     """
 
     def __init__(self, module: nn.Module, material: Material, recipe: Recipe, settings: Settings) -> None:
@@ -72,6 +75,10 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.mirrored = torch.rand(len(material.train), generator=self.generator) < 0.5
         self.batch_size = min(recipe.batch_size, len(material.train))
+        if recipe.epochs and self.batch_size < 2:
+            raise RcompressError(
+                "training", "BatchNorm needs two images a batch at least", "raise --batch-size"
+            )
         self.steps_per_epoch = len(material.train) // self.batch_size
         self.history: list[Epoch] = []
         self.best = Best()

@@ -51,6 +51,7 @@ def command(
         from rcompress.artifacts.files import require_output, write_atomic
         from rcompress.artifacts.records import write_records
         from rcompress.cli.session import foreign_preprocessing, open_for
+        from rcompress.data import check_matches
         from rcompress.engines import RunOptions, load_engine
         from rcompress.engines.evaluation import evaluate_engine, evaluation_record
 
@@ -65,6 +66,9 @@ def command(
         spec = engine.info.spec
         chosen = split or (spec.report_split if spec else "test")
         scores = evaluate_engine(engine, data.split(chosen), preprocessing, batch_size, out)
+        check_matches(
+            data, source, preprocessing.input_size, len(scores.confusion)
+        )  # a foreign graph tells now
         record = evaluation_record(engine, scores, data.name, chosen, threads, batch_size, arch)
         write_records(target, [record])
         if confusion is not None:
