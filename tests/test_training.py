@@ -93,6 +93,11 @@ def test_training_learns_and_keeps_the_best_validation_epoch(trained):
     assert not trained.with_suffix(".resume").exists()
 
 
+def learned(log):
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    return [(row["epoch"], row["train_loss"], row["validation_loss"]) for row in rows]
+
+
 def test_a_killed_run_resumes_to_the_same_weights(small, tmp_path, monkeypatch):
     def run(output, resume=False):
         start = start_of(small)
@@ -115,8 +120,9 @@ def test_a_killed_run_resumes_to_the_same_weights(small, tmp_path, monkeypatch):
     torch.manual_seed(999)
     resumed = run(tmp_path / "killed.pth", resume=True)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    rows = (tmp_path / "killed.log.jsonl").read_text().splitlines()
-    assert [json.loads(row)["epoch"] for row in rows] == [1, 2, 3]
+    logs = [learned(tmp_path / f"{name}.log.jsonl") for name in ("whole", "killed")]
+    assert [epoch for epoch, *_ in logs[1]] == [1, 2, 3]
+    assert logs[0] == logs[1]  # the last epoch too, though an earlier one may have been the best
 
 
 def test_another_runs_state_is_refused(small, tmp_path):
