@@ -46,3 +46,7 @@ ArchCode = Annotated[
         "--arch", help="Your own architecture, package.module:callable, where the file was built by one."
     ),
 ]
+Shortcut = Annotated[
+    Literal["projection", "pad"] | None, typer.Option(help="Shortcut of the CIFAR family (projection).")
+]
+Stem = Annotated[Literal["cifar", "imagenet"] | None, typer.Option(help="Stem of resnet18/34/50 (cifar).")]

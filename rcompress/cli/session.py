@@ -121,13 +121,9 @@ def open_for(
     info: EngineInfo, preprocessing: Preprocessing, dataset: str | None, data_dir: Path | None
 ) -> Dataset:
     """The dataset that the engine's file names, or the one given instead; refused where it contradicts it."""
-    from rcompress.data import check_matches, open_dataset
+    from rcompress.data import check_matches, dataset_for
 
-    name = dataset or preprocessing.dataset
-    if name is None:
-        raise RcompressError(info.path, "names no dataset", "name one with --dataset")
-    size = preprocessing.input_size[1] if name.startswith("imagefolder:") else None
-    opened = open_dataset(name, data_dir, size)
+    opened = dataset_for(info.path, preprocessing, dataset, data_dir)
     classes = info.spec.num_classes if info.spec else len(opened.class_names)
     check_matches(opened, info.path, preprocessing.input_size, classes, preprocessing.class_names)
     return opened

@@ -8,6 +8,7 @@ from pathlib import Path
 import platformdirs
 import torch
 
+from rcompress.artifacts.spec import Preprocessing
 from rcompress.data.dataset import Augmentation, Dataset, MemorySource, Source, Split, once
 from rcompress.data.folder import FolderSource, class_folders, folder_source
 from rcompress.data.memory import digits_source, parquet_source, torchvision_cifar_source
@@ -51,6 +52,21 @@ def open_dataset(name: str, data_dir: Path | None = None, image_size: int | None
             name, f"its images are {dataset.input_size[1]} pixels wide", "leave --image-size out"
         )
     return dataset
+
+
+def dataset_for(
+    subject: Path, preprocessing: Preprocessing, name: str | None = None, data_dir: Path | None = None
+) -> Dataset:
+    """The dataset called ``name``, by default the one that ``preprocessing`` names, at the size that it gives.
+
+    Raises:
+        RcompressError: neither names one, or the data are not there; ``subject`` is the model file.
+    """
+    chosen = name or preprocessing.dataset
+    if chosen is None:
+        raise RcompressError(subject, "names no dataset", "name one with --dataset")
+    size = preprocessing.input_size[1] if chosen.startswith("imagefolder:") else None
+    return open_dataset(chosen, data_dir, size)
 
 
 def default_data_dir() -> Path:

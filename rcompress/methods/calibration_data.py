@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from rcompress.artifacts.spec import ModelSpec
-from rcompress.data import Split, balanced_indices, check_matches, input_batches, open_dataset
+from rcompress.data import Split, balanced_indices, check_matches, dataset_for, input_batches
 from rcompress.errors import RcompressError
 from rcompress.progress import SILENT, Progress
 
@@ -83,8 +83,7 @@ def open_images(
         raise RcompressError(
             subject, "names no dataset to calibrate with", "name one: --calib imagefolder:DIR"
         )
-    size = preprocessing.input_size[1] if name.startswith("imagefolder:") else None
-    dataset = open_dataset(name, data_dir, size)
+    dataset = dataset_for(subject, preprocessing, name, data_dir)
     try:
         check_matches(dataset, subject, preprocessing.input_size, spec.num_classes)
     except RcompressError as error:

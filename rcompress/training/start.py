@@ -10,9 +10,9 @@ import torchvision
 from torch import nn
 
 from rcompress.artifacts.spec import ModelSpec, ParentFields, parent_fields
-from rcompress.data import Dataset, check_matches, open_dataset
+from rcompress.data import Dataset, check_matches, dataset_for
 from rcompress.errors import RcompressError
-from rcompress.models import LoadedModel, build_model, load_model
+from rcompress.models import build_model, load_model
 from rcompress.progress import SILENT, Progress
 
 TORCHVISION = "torchvision"
@@ -78,7 +78,7 @@ def from_checkpoint(
         RcompressError: the file cannot be read, names no dataset, or takes images of another size.
     """
     loaded = load_model(path, own_arch)
-    dataset = dataset_of(loaded, dataset_name, data_dir)
+    dataset = dataset_for(path, loaded.spec.preprocessing, dataset_name, data_dir)
     module, spec = loaded.module, loaded.spec
     classes = len(dataset.class_names)
     if dataset.name != spec.preprocessing.dataset:
@@ -89,20 +89,6 @@ def from_checkpoint(
         spec = replace(spec, num_classes=classes, preprocessing=kept)
     check_matches(dataset, path, spec.preprocessing.input_size, spec.num_classes)
     return Start(module, spec, dataset, parent_fields(path, loaded.sha256))
-
-
-def dataset_of(loaded: LoadedModel, name: str | None, data_dir: Path | None) -> Dataset:
-    """The dataset called ``name``, by default the one that the file names, at the size that the network takes.
-
-    Raises:
-        RcompressError: neither names one.
-    """
-    preprocessing = loaded.spec.preprocessing
-    chosen = name or preprocessing.dataset
-    if chosen is None:
-        raise RcompressError(loaded.path, "names no dataset", "name one with --dataset")
-    size = preprocessing.input_size[1] if chosen.startswith("imagefolder:") else None
-    return open_dataset(chosen, data_dir, size)
 
 
 def replace_head(module: nn.Module, classes: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -17,12 +17,8 @@ def command(
     arch: Annotated[str, typer.Option("--arch", help="Architecture of the weights (see `rcompress train`).")],
     output: options.OutputPath = None,
     dataset: options.Dataset = None,
-    shortcut: Annotated[
-        Literal["projection", "pad"] | None, typer.Option(help="Shortcut of the CIFAR family (projection).")
-    ] = None,
-    stem: Annotated[
-        Literal["cifar", "imagenet"] | None, typer.Option(help="Stem of resnet18/34/50 (cifar).")
-    ] = None,
+    shortcut: options.Shortcut = None,
+    stem: options.Stem = None,
     mean: Annotated[
         str | None, typer.Option(help="Mean per channel the weights expect, pixels in 0..1 (the dataset's).")
     ] = None,

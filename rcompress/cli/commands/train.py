@@ -33,12 +33,8 @@ def command(
     init: Annotated[
         str | None, typer.Option("--init", help="Start from a checkpoint, or from `torchvision`'s weights.")
     ] = None,
-    shortcut: Annotated[
-        Literal["projection", "pad"] | None, typer.Option(help="Shortcut of the CIFAR family (projection).")
-    ] = None,
-    stem: Annotated[
-        Literal["cifar", "imagenet"] | None, typer.Option(help="Stem of resnet18/34/50 (cifar).")
-    ] = None,
+    shortcut: options.Shortcut = None,
+    stem: options.Stem = None,
     recipe: Annotated[
         RecipeName, typer.Option(help="Named recipe; the options below change it.")
     ] = "default",
