@@ -50,3 +50,16 @@ Shortcut = Annotated[
     Literal["projection", "pad"] | None, typer.Option(help="Shortcut of the CIFAR family (projection).")
 ]
 Stem = Annotated[Literal["cifar", "imagenet"] | None, typer.Option(help="Stem of resnet18/34/50 (cifar).")]
+Teachers = Annotated[
+    list[Path] | None,
+    typer.Option("--teacher", help="Network to learn from (.pth, .onnx, engine); again for several."),
+]
+Distill = Annotated[
+    bool, typer.Option("--distill/--no-distill", help="Learn from the parent where no --teacher is named.")
+]
+Temperature = Annotated[
+    float | None, typer.Option("--temperature", help="Softness of the teacher's outputs (5).")
+]
+Alpha = Annotated[
+    float | None, typer.Option("--alpha", help="Weight of the teacher against the labels, 0 to 1 (0.7).")
+]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from rcompress.errors import RcompressError
 
 if TYPE_CHECKING:
-    from rcompress.artifacts.spec import Preprocessing
+    from rcompress.artifacts.spec import ModelSpec, Preprocessing
     from rcompress.cli.output import Output
     from rcompress.data import Dataset
     from rcompress.engines import EngineInfo
     from rcompress.training import Outcome, Settings
+    from rcompress.training.guidance import Loss
     from rcompress.training.settings import PrecisionChoice
 
 
@@ -127,3 +130,43 @@ def open_for(
     classes = info.spec.num_classes if info.spec else len(opened.class_names)
     check_matches(opened, info.path, preprocessing.input_size, classes, preprocessing.class_names)
     return opened
+
+
+def distilled(
+    student: ModelSpec,
+    settings: Settings,
+    teachers: Sequence[Path] | None,
+    temperature: float | None,
+    alpha: float | None,
+    parent: Path | None = None,
+    arch: str | None = None,
+    label_smoothing: float = 0.0,
+) -> Loss | None:
+    """The loss of learning from ``teachers``, by default from ``parent``; None where there is neither.
+
+    Args:
+        student: what is trained, on the data that it is trained on.
+        settings: of the run.
+        teachers, temperature, alpha: as the options of these names were given.
+        parent: the file that a fine-tuning starts from; None with ``--no-distill`` and for fresh networks.
+        arch: the user's architecture, where a teacher was built by it.
+        label_smoothing: the recipe's.
+
+    Raises:
+        BadParameter: a temperature or weight without a teacher.
+        RcompressError: a teacher does not fit the student, or cannot be run.
+    """
+    from rcompress.training.distillation import ALPHA, TEMPERATURE, LogitDistillation
+    from rcompress.training.teachers import open_teacher
+
+    files = list(teachers or ([parent] if parent else []))
+    if not files:
+        if temperature is not None or alpha is not None:
+            raise typer.BadParameter("goes with a teacher", param_hint="--temperature, --alpha")
+        return None
+    return LogitDistillation(
+        open_teacher(files, student, settings, arch),
+        TEMPERATURE if temperature is None else temperature,
+        ALPHA if alpha is None else alpha,
+        label_smoothing=label_smoothing,
+    )
