@@ -18,6 +18,7 @@ from rcompress.errors import RcompressError
 from rcompress.measure.accuracy import Scores, Tally
 from rcompress.progress import SILENT, Progress
 from rcompress.training.average import MovingAverage
+from rcompress.training.guidance import Batch, Guidance
 from rcompress.training.recipe import Recipe, build_optimizer, learning_rate_factor
 from rcompress.training.settings import Settings
 
@@ -64,12 +65,23 @@ class Trainer:
         RcompressError: a batch would hold one image.
     """
 
-    def __init__(self, module: nn.Module, material: Material, recipe: Recipe, settings: Settings) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        material: Material,
+        recipe: Recipe,
+        settings: Settings,
+        guidance: Guidance = Guidance(),
+    ) -> None:
         self.material = material.on(settings.device)
         self.recipe = recipe
         self.settings = settings
+        self.guidance = guidance
         self.module = module.to(settings.device).to(memory_format=torch.channels_last)
-        self.optimizer = build_optimizer(recipe, self.module)
+        for constraint in guidance.constraints:
+            constraint.attach(self.module)
+        groups = guidance.parameter_groups(self.module) if guidance.parameter_groups else None
+        self.optimizer = build_optimizer(recipe, self.module, groups)
         self.scaler = torch.amp.GradScaler(settings.device.type, enabled=settings.precision == "fp16")
         self.average = MovingAverage(self.module, recipe.ema) if recipe.ema else None
         self.generator = torch.Generator().manual_seed(settings.seed)
@@ -118,6 +130,7 @@ class Trainer:
             "torch_generator": torch.get_rng_state(),
             "history": self.history,
             "best": vars(self.best),
+            "constraints": [constraint.state() for constraint in self.guidance.constraints],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -131,6 +144,8 @@ class Trainer:
         torch.set_rng_state(state["torch_generator"])
         self.history = list(state["history"])
         self.best = Best(**state["best"])
+        for constraint, kept in zip(self.guidance.constraints, state["constraints"], strict=True):
+            constraint.restore(kept)
 
     def _epoch(self, number: int, progress: Progress) -> Epoch:
         began = time.perf_counter()
@@ -164,9 +179,8 @@ class Trainer:
         for step, (images, labels) in enumerate(batches):
             where = order[step * self.batch_size : (step + 1) * self.batch_size]
             inputs = self._augmented(images.to(device, non_blocking=True), where, number)
-            loss, hits = self._step(
-                inputs, labels.to(device, non_blocking=True), number - 1 + step / self.steps_per_epoch
-            )
+            batch = self._batch(inputs, labels.to(device, non_blocking=True), where, number)
+            loss, hits = self._step(batch, number - 1 + step / self.steps_per_epoch)
             loss_sum += loss
             correct += hits
             progress.advance(len(labels))
@@ -195,35 +209,54 @@ class Trainer:
         inputs = cutout(inputs, self.recipe.cutout, self.generator)
         return inputs.contiguous(memory_format=torch.channels_last)
 
-    def _step(self, inputs: Tensor, labels: Tensor, epochs_done: float) -> tuple[Tensor, Tensor]:
+    def _step(self, batch: Batch, epochs_done: float) -> tuple[Tensor, Tensor]:
         """One update; returns the loss and the number of images classified correctly."""
         self._set_learning_rate(epochs_done)
-        inputs, targets = self._mixed(inputs, labels)
+        for constraint in self.guidance.constraints:
+            constraint.before_step(self.module, epochs_done)
         with self.settings.autocast():
-            logits = self._forward(inputs)
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing)
+            logits = self._forward(batch.inputs)
+        loss = self._loss(logits.float(), batch)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._update()
+        return loss.detach(), (logits.detach().argmax(1) == batch.labels).sum()
+
+    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        if self.guidance.loss is None:
+            loss = F.cross_entropy(logits, batch.targets, label_smoothing=self.recipe.label_smoothing)
+        else:
+            loss = self.guidance.loss(logits, batch)
+        penalties = (constraint.penalty(self.module) for constraint in self.guidance.constraints)
+        return sum((penalty for penalty in penalties if penalty is not None), start=loss)
+
+    def _update(self) -> None:
+        """Gradients -> weights -> their average, with the constraints' say at each."""
+        if self.guidance.constraints:
+            self.scaler.unscale_(self.optimizer)
+        for constraint in self.guidance.constraints:
+            constraint.after_backward(self.module)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        for constraint in self.guidance.constraints:
+            constraint.after_step(self.module)
         if self.average is not None:
             self.average.update()
-        return loss.detach(), (logits.detach().argmax(1) == labels).sum()
 
-    def _mixed(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mixup: inputs and one-hot targets blended with another order of the batch; labels where it is off."""
+    def _batch(self, inputs: Tensor, labels: Tensor, where: Tensor, epoch: int) -> Batch:
+        """With mixup, inputs and one-hot targets are blended with another order of the batch."""
         if not self.recipe.mixup:
-            return inputs, labels
+            return Batch(inputs, labels, labels, where, epoch)
         share = float(torch.distributions.Beta(self.recipe.mixup, self.recipe.mixup).sample())
         other = torch.randperm(len(labels), generator=self.generator).to(labels.device)
-        classes = len(self.material.preprocessing.class_names)
-        targets = F.one_hot(labels, classes).float()
-        return inputs.lerp(inputs[other], 1 - share), targets.lerp(targets[other], 1 - share)
+        targets = F.one_hot(labels, len(self.material.preprocessing.class_names)).float()
+        mixed = inputs.lerp(inputs[other], 1 - share)
+        return Batch(mixed, labels, targets.lerp(targets[other], 1 - share), where, epoch)
 
     def _set_learning_rate(self, epochs_done: float) -> None:
         factor = learning_rate_factor(self.recipe, epochs_done / self.recipe.epochs)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate * factor
+            group["lr"] = self.recipe.learning_rate * factor * group.get("lr_scale", 1.0)
 
 
 def validate(module: nn.Module, split: Split, preprocessing: Preprocessing, settings: Settings) -> Scores:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -75,13 +75,21 @@ def learning_rate_factor(recipe: Recipe, done: float) -> float:
     return 1.0 - falling if recipe.schedule == "onecycle" else 0.5 * (1.0 + math.cos(math.pi * falling))
 
 
-def build_optimizer(recipe: Recipe, module: nn.Module) -> torch.optim.Optimizer:
-    """The recipe's optimizer over what can be trained; vectors (biases, normalisation) are not decayed."""
+def default_groups(recipe: Recipe, module: nn.Module) -> list[dict[str, Any]]:
+    """Matrices with the recipe's weight decay, vectors (biases, normalisation) without."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    groups = [
+    return [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
     ]
+
+
+def build_optimizer(
+    recipe: Recipe, module: nn.Module, groups: list[dict[str, Any]] | None = None
+) -> torch.optim.Optimizer:
+    """The recipe's optimizer over ``groups``; without them over what can be trained, vectors not decayed."""
+    if groups is None:
+        groups = default_groups(recipe, module)
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
     nesterov = recipe.momentum > 0

@@ -15,6 +15,7 @@ from rcompress.artifacts.spec import ModelSpec, ParentFields, Preprocessing, Ste
 from rcompress.data import Dataset
 from rcompress.measure.accuracy import Scores
 from rcompress.progress import SILENT, Progress
+from rcompress.training.guidance import Guidance
 from rcompress.training.journal import Journal
 from rcompress.training.loop import Epoch, Material, Trainer, validate
 from rcompress.training.recipe import Recipe
@@ -50,6 +51,7 @@ def run_training(
     resume: bool = False,
     tensorboard: bool = False,
     progress: Progress = SILENT,
+    guidance: Guidance = Guidance(),
 ) -> Outcome:
     """Train ``module`` by ``recipe``, keep the best validation epoch, score it on the split that chose nothing.
 
@@ -60,13 +62,14 @@ def run_training(
         output: the checkpoint to be written by the caller; the journal goes beside it.
         origin: where the weights come from (parent's hash, options of the pruning before), as primitives.
         resume: go on where a killed run with the same options stood.
+        guidance: another loss (a teacher's), constraints on the weights, optimizer groups.
 
     Raises:
         RcompressError: the state to resume is another run's, the loss diverged, or a file cannot be written.
     """
     torch.manual_seed(settings.seed)
-    trainer = Trainer(module, material_for(spec, dataset), recipe, settings)
-    journal = Journal(output, run_identity(spec, recipe, settings, origin), tensorboard)
+    trainer = Trainer(module, material_for(spec, dataset), recipe, settings, guidance)
+    journal = Journal(output, run_identity(spec, recipe, settings, origin, guidance), tensorboard)
     if resume and journal.resume(trainer):
         progress.note(f"resuming after epoch {len(trainer.history)} of {recipe.epochs}")
     trained = trainer.run(journal.write, progress)
@@ -94,7 +97,11 @@ def write_trained(
 
 
 def run_identity(
-    spec: ModelSpec, recipe: Recipe, settings: Settings, origin: Mapping[str, Any]
+    spec: ModelSpec,
+    recipe: Recipe,
+    settings: Settings,
+    origin: Mapping[str, Any],
+    guidance: Guidance = Guidance(),
 ) -> dict[str, Any]:
     """What must agree for one run to go on with another's state."""
     return {
@@ -106,6 +113,7 @@ def run_identity(
         "recipe": asdict(recipe),
         "precision": settings.precision,
         "seed": settings.seed,
+        "guidance": guidance.identity(),
     }
 
 
