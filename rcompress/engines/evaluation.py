@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from rcompress.artifacts.machine import available_cores
@@ -35,6 +36,20 @@ def evaluate_engine(
     return evaluate(
         lambda images: run_padded(engine, images), _arrays(split, preprocessing, size), len(split), progress
     )
+
+
+def engine_logits(
+    engine: Engine, split: Split, preprocessing: Preprocessing, batch_size: int, progress: Progress = SILENT
+) -> tuple[FloatArray, Tensor]:
+    """Logits (N, classes) and labels int64 (N,) of all images of ``split``; arguments as `evaluate_engine`."""
+    size = engine.info.input_shape[0] or batch_size
+    logits, labels = [], []
+    progress.start(f"running {engine.info.path.name}", len(split))
+    for images, truth in _arrays(split, preprocessing, size):
+        logits.append(run_padded(engine, images))
+        labels.append(truth)
+        progress.advance(len(truth))
+    return np.concatenate(logits), torch.cat(labels)
 
 
 def run_padded(engine: Engine, images: Array) -> FloatArray:

@@ -40,6 +40,11 @@ class Latency:
         """Timed calls in all trials."""
         return sum(len(trial) for trial in self.trials_ms)
 
+    def speedups_over(self, other: Latency) -> tuple[float, ...]:
+        """Per trial of one interleaved run, how many times as fast as ``other`` this one is."""
+        pairs = zip(self.trials_ms, other.trials_ms, strict=True)
+        return tuple(statistics.median(theirs) / statistics.median(mine) for mine, theirs in pairs)
+
     @property
     def p50_ms(self) -> float:
         """Median over the calls of all trials."""
@@ -75,6 +80,7 @@ def time_interleaved(
     iterations: int | None = None,
     trials: int = 5,
     progress: Progress = SILENT,
+    trial_seconds: float = TRIAL_SECONDS,
 ) -> list[Latency]:
     """Time candidates against each other in one run, holding the machine's timing lock.
 
@@ -85,14 +91,15 @@ def time_interleaved(
     Args:
         candidates: names and calls that return when their work is done (a GPU's stream synchronised).
         warmup: calls of each before anything is timed.
-        iterations: timed calls of each per trial; None: as many as fit into half a second, 5 at least.
+        iterations: timed calls of each per trial; None: as many as fit into ``trial_seconds``, 5 at least.
         trials: repetitions of the whole, whose spread is reported.
         progress: hears of the wait for the lock alone: a bar that moves takes time from what is timed.
+        trial_seconds: a candidate's share of a trial.
     """
     pairs = list(candidates.items()) if isinstance(candidates, Mapping) else list(candidates)
     times: list[list[list[float]]] = [[] for _ in pairs]
     with timing_lock(progress), _no_garbage_collection():
-        fitting = [_fitting(_warm_up(call, warmup)) for _, call in pairs]
+        fitting = [_fitting(_warm_up(call, warmup), trial_seconds) for _, call in pairs]
         counts = fitting if iterations is None else [iterations] * len(pairs)
         for trial in range(trials):
             for mine in times:
@@ -143,9 +150,9 @@ def _burst(call: Call, calls: int, discarded: int = 1) -> list[float]:
     return taken
 
 
-def _fitting(seconds: float) -> int:
+def _fitting(seconds: float, trial_seconds: float) -> int:
     """How many calls of ``seconds`` each fit into a trial."""
-    return min(MAX_CALLS, max(MIN_CALLS, math.ceil(TRIAL_SECONDS / max(seconds, 1e-9))))
+    return min(MAX_CALLS, max(MIN_CALLS, math.ceil(trial_seconds / max(seconds, 1e-9))))
 
 
 def _share(calls: int, burst: int) -> int:
