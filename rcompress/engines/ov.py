@@ -79,13 +79,14 @@ def _converted(model: onnx.ModelProto, path: Path) -> Any:
 
 
 def _note_precision(precision: Precision, progress: Progress) -> None:
-    if precision == "fp16" and not _computes("FP16"):
+    if precision == "fp16" and not computes("FP16"):
         progress.note("This CPU does not compute in FP16: OpenVINO keeps FP16 weights and computes in FP32.")
-    if precision == "bf16" and not _computes("BF16"):
+    if precision == "bf16" and not computes("BF16"):
         progress.note("This CPU does not multiply in BF16: OpenVINO will compute in FP32 here.")
 
 
-def _computes(precision: str) -> bool:
+def computes(precision: str) -> bool:
+    """Whether OpenVINO computes in ``BF16``, ``FP16``, ... on this CPU rather than in FP32 in its place."""
     import openvino
 
     return precision in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -221,7 +222,7 @@ def _onnx_description(path: Path) -> str | None:
 
 def _settings(threads: int, precision: Precision) -> dict[str, Any]:
     """Compile settings; without a precision hint OpenVINO computes FP32 networks in BF16 where it can."""
-    hint = "bf16" if precision == "bf16" else "f16" if precision == "fp16" and _computes("FP16") else "f32"
+    hint = "bf16" if precision == "bf16" else "f16" if precision == "fp16" and computes("FP16") else "f32"
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": hint,
         "PERFORMANCE_HINT": "LATENCY",
