@@ -29,7 +29,7 @@ class Member:
 
     Attributes:
         path, sha256: the file it came from.
-        preprocessing: what it expects.
+        spec: what the file says of it.
         run: from its own inputs (N, C, H, W) to logits (N, classes).
         module: the network whose layers can be looked at; None where a graph or an engine runs.
         batch: images per call, None where that is free.
@@ -37,7 +37,7 @@ class Member:
 
     path: Path
     sha256: str
-    preprocessing: Preprocessing
+    spec: ModelSpec
     run: Callable[[Tensor], Tensor]
     module: nn.Module | None = None
     batch: int | None = None
@@ -47,14 +47,19 @@ class Teacher:
     """One or several members, fed with what the student is fed.
 
     Args:
-        members: at least one; their classes and input sizes are the student's (`open_teacher` checks).
-        preprocessing: the student's: its inputs are normalised again for members that expect another mean or std.
+        members: at least one.
+        student: whose inputs come; they are normalised again for members that expect another mean or std.
         settings: device and number format of the forward passes.
+
+    Raises:
+        RcompressError: a member has other classes or takes images of another size.
     """
 
-    def __init__(self, members: Sequence[Member], preprocessing: Preprocessing, settings: Settings) -> None:
+    def __init__(self, members: Sequence[Member], student: ModelSpec, settings: Settings) -> None:
+        for member in members:
+            _check(member, student)
         self.members = tuple(members)
-        self.preprocessing = preprocessing
+        self.preprocessing = student.preprocessing
         self.settings = settings
 
     def of(self, batch: Batch) -> Tensor:
@@ -70,7 +75,7 @@ class Teacher:
 
     def inputs_of(self, member: Member, inputs: Tensor) -> Tensor:
         """What ``member`` takes in place of the student's ``inputs``."""
-        return _renormalized(inputs, self.preprocessing, member.preprocessing)
+        return _renormalized(inputs, self.preprocessing, member.spec.preprocessing)
 
     def identity(self) -> dict[str, Any]:
         """Primitives that tell this teacher from others."""
@@ -88,52 +93,45 @@ class Teacher:
 def open_teacher(
     paths: Sequence[Path], student: ModelSpec, settings: Settings, own_arch: str | None = None
 ) -> Teacher:
-    """Load every file of ``paths`` as a member, frozen and in evaluation mode.
+    """The files of ``paths`` as one teacher of ``student``.
+
+    Raises:
+        RcompressError: see `load_member` and `Teacher`.
+    """
+    return Teacher([load_member(path, settings, own_arch) for path in paths], student, settings)
+
+
+def load_member(path: Path, settings: Settings, own_arch: str | None = None) -> Member:
+    """Load a checkpoint, an ONNX file (run by our executor, so on a GPU too) or an engine, frozen.
 
     Args:
-        paths: checkpoints, ONNX files (run by our executor, so on a GPU too), engines.
-        student: whose images and classes they must share.
+        path: the file.
         settings: of the run.
         own_arch: the user's architecture, for a checkpoint built by it.
 
     Raises:
-        RcompressError: a file cannot be run, says nothing of its images, or has other classes or sizes.
+        RcompressError: the file cannot be run, or says nothing of its images.
     """
-    members = [_member(path, settings, own_arch, student) for path in paths]
-    return Teacher(members, student.preprocessing, settings)
-
-
-def _member(path: Path, settings: Settings, own_arch: str | None, student: ModelSpec) -> Member:
     if path.suffix == ".pth":
-        return _from_checkpoint(path, settings, own_arch, student)
+        loaded = load_model(path, own_arch)
+        module = _frozen(loaded.module, settings)
+        return Member(path, loaded.sha256, loaded.spec, module, module)
     if path.suffix == ".onnx":
-        return _from_onnx(path, settings, student)
-    return _from_engine(path, settings, student)
+        found = read_onnx(path)
+        graph = _frozen(TorchGraph(found.model, str(path)), settings)
+        batch = shape_of(graph_input(found.model, str(path)))[0]
+        return Member(path, found.sha256, _described(path, found.spec), graph, batch=batch)
+    return _from_engine(path, settings)
 
 
-def _from_checkpoint(path: Path, settings: Settings, own_arch: str | None, student: ModelSpec) -> Member:
-    loaded = load_model(path, own_arch)
-    spec = _checked(path, loaded.spec, student)
-    module = _frozen(loaded.module, settings)
-    return Member(path, loaded.sha256, spec.preprocessing, module, module)
-
-
-def _from_onnx(path: Path, settings: Settings, student: ModelSpec) -> Member:
-    found = read_onnx(path)
-    spec = _checked(path, found.spec, student)
-    graph = _frozen(TorchGraph(found.model, str(path)), settings)
-    batch = shape_of(graph_input(found.model, str(path)))[0]
-    return Member(path, found.sha256, spec.preprocessing, graph, batch=batch)
-
-
-def _from_engine(path: Path, settings: Settings, student: ModelSpec) -> Member:
+def _from_engine(path: Path, settings: Settings) -> Member:
     engine = load_engine(path, None, RunOptions(str(settings.device), torch.get_num_threads()))
-    spec = _checked(path, engine.info.spec, student)
 
     def run(images: Tensor) -> Tensor:
         return torch.from_numpy(run_padded(engine, images.cpu().numpy())).to(images.device)
 
-    return Member(path, engine.info.sha256, spec.preprocessing, run, batch=engine.info.input_shape[0])
+    info = engine.info
+    return Member(path, info.sha256, _described(path, info.spec), run, batch=info.input_shape[0])
 
 
 def _frozen(module: nn.Module, settings: Settings) -> nn.Module:
@@ -141,25 +139,28 @@ def _frozen(module: nn.Module, settings: Settings) -> nn.Module:
     return frozen.to(memory_format=torch.channels_last)
 
 
-def _checked(path: Path, spec: ModelSpec | None, student: ModelSpec) -> ModelSpec:
+def _described(path: Path, spec: ModelSpec | None) -> ModelSpec:
     if spec is None:
         raise RcompressError(
             path, "does not say how its images are prepared", "teach with a file that rcompress has written"
         )
-    own, wanted = spec.preprocessing, student.preprocessing
-    if spec.num_classes != student.num_classes or _differ(own.class_names, wanted.class_names):
+    return spec
+
+
+def _check(member: Member, student: ModelSpec) -> None:
+    own, wanted = member.spec.preprocessing, student.preprocessing
+    if member.spec.num_classes != student.num_classes or _differ(own.class_names, wanted.class_names):
         raise RcompressError(
-            path,
-            f"tells {_classes(spec)} apart, the student {_classes(student)}",
+            member.path,
+            f"tells {_classes(member.spec)} apart, the student {_classes(student)}",
             "take a teacher of the student's classes (--teacher), or none (--no-distill)",
         )
     if own.input_size != wanted.input_size:
         raise RcompressError(
-            path,
+            member.path,
             f"takes images of {_size(own)}, the student of {_size(wanted)}",
             "take a teacher of the student's image size (--teacher), or none (--no-distill)",
         )
-    return spec
 
 
 def _differ(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
