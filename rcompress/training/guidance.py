@@ -61,6 +61,14 @@ class Constraint:
     def after_step(self, module: nn.Module) -> None:
         """The optimizer has moved the weights; the moving average has not seen them yet."""
 
+    def project(self, module: nn.Module) -> None:
+        """Bring ``module``, of the run's shapes, to what the constraint allows: after every epoch the network that is
+        judged and kept, which may be a moving average of weights that differed."""
+
+    def admits(self) -> bool:
+        """Whether the network after this epoch may be kept; one that is not yet what was asked for may not."""
+        return True
+
     def identity(self) -> dict[str, Any]:
         """Primitives that tell this constraint from others."""
         return {"constraint": type(self).__name__}

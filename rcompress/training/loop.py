@@ -152,8 +152,12 @@ class Trainer:
         losses, correct = self._train_epoch(number, progress)
         images = self.steps_per_epoch * self.batch_size
         seconds = time.perf_counter() - began
+        constraints = self.guidance.constraints
+        for constraint in constraints:
+            constraint.project(self.kept)
         scores = validate(self.kept, self.material.validation, self.material.preprocessing, self.settings)
-        if scores.top1_percent >= self.best.top1_percent:
+        admitted = all(constraint.admits() for constraint in constraints)
+        if admitted and scores.top1_percent >= self.best.top1_percent:
             state = {name: tensor.detach().clone() for name, tensor in self.kept.state_dict().items()}
             self.best = Best(scores.top1_percent, number, state)
         return {
