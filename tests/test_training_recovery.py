@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from rcompress.artifacts.spec import ModelSpec
 from rcompress.data import balanced_indices, normalize, open_dataset
 from rcompress.models import build_model, load_model
 from rcompress.training import Settings, validate
-from rcompress.training.recovery import REESTIMATION_BATCH, reestimate_batchnorm
+from rcompress.training.recovery import REESTIMATION_BATCH, recover, reestimate_batchnorm
 
 CPU = Settings(torch.device("cpu"))
 
@@ -53,10 +54,15 @@ def test_a_network_without_batchnorm_is_left_alone(digits):
 
 def test_it_gives_back_what_wrong_statistics_cost(trained, digits):
     loaded = load_model(trained)
-    module, preprocessing = loaded.module, loaded.spec.preprocessing
-    for layer in module.modules():
+    for layer in loaded.module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.running_var.mul_(9)
-    broken = validate(module, digits.split("test"), preprocessing, CPU).top1_percent
-    reestimate_batchnorm(module, digits.split("train"), preprocessing, CPU)
-    assert validate(module, digits.split("test"), preprocessing, CPU).top1_percent > broken + 20
+    recovery = recover(loaded.module, loaded.spec, digits, CPU)
+    scores = validate(loaded.module, digits.split("validation"), loaded.spec.preprocessing, CPU)
+    assert recovery.after_percent == scores.top1_percent > recovery.before_percent + 20
+    assert f"{recovery.before_percent:.2f} % -> {recovery.after_percent:.2f} %" in str(recovery)
+
+
+def test_there_is_nothing_to_tell_of_a_network_without_batchnorm(digits):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    assert recover(module, ModelSpec(10, digits.preprocessing()), digits, CPU) is None

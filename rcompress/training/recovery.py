@@ -2,16 +2,58 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rcompress.artifacts.spec import Preprocessing
-from rcompress.data import Split, balanced_indices, normalize
+from rcompress.artifacts.spec import ModelSpec, Preprocessing
+from rcompress.data import Dataset, Split, balanced_indices, normalize
 from rcompress.progress import SILENT, Progress
+from rcompress.training.loop import validate
 from rcompress.training.settings import Settings
 
 REESTIMATION_IMAGES, REESTIMATION_BATCH = 2000, 200
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Top-1 accuracy in percent, on the split for choices, before and after `reestimate_batchnorm`."""
+
+    before_percent: float
+    after_percent: float
+
+    def metrics(self) -> dict[str, float]:
+        """For a lineage step."""
+        return {
+            "top1_percent_before_reestimation": self.before_percent,
+            "top1_percent_after_reestimation": self.after_percent,
+        }
+
+    def __str__(self) -> str:
+        change = self.after_percent - self.before_percent
+        return (
+            f"BatchNorm re-estimated: {self.before_percent:.2f} % -> {self.after_percent:.2f} % "
+            f"({change:+.2f} points) on the split for choices"
+        )
+
+
+def recover(
+    module: nn.Module, spec: ModelSpec, dataset: Dataset, settings: Settings, progress: Progress = SILENT
+) -> Recovery | None:
+    """`reestimate_batchnorm` on ``dataset``'s training split, with its effect; None where there is no BatchNorm.
+
+    ``module`` is moved to the device of ``settings`` and left there, in evaluation mode.
+    """
+    module.to(settings.device).to(memory_format=torch.channels_last)
+    judges = dataset.split(spec.choice_split).on(settings.device)
+    before = validate(module, judges, spec.preprocessing, settings)
+    train = dataset.split("train").on(settings.device)
+    if not reestimate_batchnorm(module, train, spec.preprocessing, settings, progress=progress):
+        return None
+    after = validate(module, judges, spec.preprocessing, settings)
+    return Recovery(before.top1_percent, after.top1_percent)
 
 
 def reestimate_batchnorm(
