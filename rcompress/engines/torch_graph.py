@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from rcompress.engines.fake_quantize import fused
 from rcompress.engines.graph_io import element_types, graph_input, opset_of
 from rcompress.engines.torch_node import Node
 from rcompress.engines.torch_ops import OPERATORS
@@ -44,7 +45,8 @@ class TorchGraph(nn.Module):
         for tensor in graph.initializer:
             self._add(tensor)
         types, opset = element_types(model), opset_of(model)
-        self._nodes = [_decoded(node, types, opset, subject) for node in graph.node]
+        decoded = [_decoded(node, types, opset, subject) for node in graph.node]
+        self._nodes = fused(decoded, dict(self._integers()), self.output_name)
         self._forget = _last_uses(self._nodes, keep={self.output_name})
 
     def forward(self, images: Tensor, observe: Observer | None = None) -> Tensor:
@@ -71,6 +73,12 @@ class TorchGraph(nn.Module):
     def operator_counts(self) -> Counter[str]:
         """How often each operator occurs."""
         return Counter(node.op for node in self._nodes)
+
+    def _integers(self) -> Iterator[tuple[str, Tensor]]:
+        """Small integer initializers: quantized weights and zero points."""
+        for name, slot in self.slots.items():
+            if slot in self._buffers:
+                yield name, getattr(self, slot)
 
     def _add(self, proto: onnx.TensorProto) -> None:
         tensor = tensor_of(proto)

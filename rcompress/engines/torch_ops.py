@@ -15,17 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rcompress.engines.fake_quantize import FAKE_QUANTIZE, INTEGER_RANGES, along, fake_quantize
 from rcompress.engines.torch_node import Inputs, Node, Operator, integers
 from rcompress.engines.torch_spatial import average_pool, conv, max_pool, pad, resize
 
-INTEGER_RANGES: dict[int, tuple[int, int]] = {
-    onnx.TensorProto.INT8: (-128, 127),
-    onnx.TensorProto.UINT8: (0, 255),
-    onnx.TensorProto.INT16: (-32768, 32767),
-    onnx.TensorProto.UINT16: (0, 65535),
-    onnx.TensorProto.INT4: (-8, 7),
-    onnx.TensorProto.UINT4: (0, 15),
-}
 TORCH_TYPES: dict[int, torch.dtype] = {
     onnx.TensorProto.FLOAT: torch.float32,
     onnx.TensorProto.FLOAT16: torch.float16,
@@ -160,32 +153,22 @@ def _div(inputs: Inputs) -> Tensor:
     return torch.div(*inputs, rounding_mode=None if inputs[0].is_floating_point() else "trunc")
 
 
-def _along(axis: int, values: Tensor, data: Tensor) -> Tensor:
-    """A per-channel vector shaped to broadcast over ``data`` along ``axis``; a scalar as it is."""
-    if values.numel() == 1:
-        return values.reshape(())
-    shape = [1] * data.dim()
-    shape[axis % data.dim()] = -1
-    return values.reshape(shape)
-
-
 def _quantize(node: Node, inputs: Inputs) -> Tensor:
-    """Whole numbers in a float tensor: round half to even, saturate; gradients pass the rounding as is."""
-    data, axis = inputs[0], node.attributes.get("axis", 1)
+    """Whole numbers in a float tensor: round half to even, saturate. No gradient passes; `FakeQuantize` has one."""
+    data: Tensor = inputs[0]
     declared = node.attributes.get("output_dtype") or onnx.TensorProto.UINT8
     low, high = INTEGER_RANGES[node.element_types.get(2, declared)]
-    scaled: Tensor = data / _along(axis, inputs[1], data)
-    rounded = scaled + (scaled.round() - scaled).detach()  # exact in floating point
+    rounded = (data / along(node, inputs[1], data)).round()
     if len(inputs) > 2 and inputs[2] is not None:
-        rounded = rounded + _along(axis, inputs[2].to(data.dtype), data)
+        rounded = rounded + along(node, inputs[2].to(data.dtype), data)
     return rounded.clamp(low, high)
 
 
 def _dequantize(node: Node, inputs: Inputs) -> Tensor:
-    data, scale, axis = inputs[0].to(inputs[1].dtype), inputs[1], node.attributes.get("axis", 1)
+    data, scale = inputs[0].to(inputs[1].dtype), inputs[1]
     if len(inputs) > 2 and inputs[2] is not None:
-        data = data - _along(axis, inputs[2].to(scale.dtype), data)
-    result: Tensor = data * _along(axis, scale, data)
+        data = data - along(node, inputs[2].to(scale.dtype), data)
+    result: Tensor = data * along(node, scale, data)
     return result
 
 
@@ -207,6 +190,7 @@ OPERATORS: dict[str, Operator] = {
     "Erf": lambda _, x: torch.erf(x[0]),
     "Exp": lambda _, x: torch.exp(x[0]),
     "Expand": lambda _, x: x[0] * torch.ones(x[1].tolist(), dtype=x[0].dtype, device=x[0].device),
+    FAKE_QUANTIZE: fake_quantize,
     "Flatten": _flatten,
     "Gather": _gather,
     "Gelu": lambda node, x: F.gelu(x[0], approximate=node.attributes.get("approximate", b"none").decode()),
