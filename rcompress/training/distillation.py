@@ -29,6 +29,21 @@ class Logits(Protocol):
 
 
 @dataclass(frozen=True)
+class CrossEntropy:
+    """What a student learns from the labels alone, beside its teacher's features."""
+
+    label_smoothing: float = 0.0
+
+    def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
+        """See `Loss`."""
+        return F.cross_entropy(logits, batch.targets, label_smoothing=self.label_smoothing)
+
+    def identity(self) -> dict[str, Any]:
+        """See `Loss`."""
+        return {"loss": "labels", "label_smoothing": self.label_smoothing}
+
+
+@dataclass(frozen=True)
 class LogitDistillation:
     """``alpha * T^2 * KL(teacher || student) + (1 - alpha) * cross-entropy``, both softened by T in the first term.
 
