@@ -57,7 +57,7 @@ class OnnxRuntimeEngine:
     def __init__(self, path: Path, options: RunOptions = RunOptions(), optimize: bool = True) -> None:
         found = read_onnx(path)
         value = graph_input(found.model, str(path))
-        self._session, executed = _session(path, options.threads, optimize)
+        self._session, optimized = _session(path, options.threads, optimize)
         self._input, self._output = value.name, found.model.graph.output[0].name
         self._info = EngineInfo(
             backend="onnxruntime",
@@ -66,7 +66,7 @@ class OnnxRuntimeEngine:
             spec=found.spec,
             input_shape=shape_of(value),
             input_dtype=dtype_of(value),
-            executed=executed,
+            executed=executed_precisions(optimized),
         )
 
     @property
@@ -103,8 +103,17 @@ def load(path: Path, options: RunOptions = RunOptions()) -> OnnxRuntimeEngine:
     return OnnxRuntimeEngine(path, options)
 
 
-def _session(path: Path, threads: int, optimize: bool) -> tuple[Any, dict[str, int]]:
-    """A session, and what its optimised graph will execute."""
+def optimized_graph(path: Path) -> onnx.ModelProto:
+    """The graph that ONNX Runtime makes of ``path`` on this CPU, all optimisations on.
+
+    Raises:
+        RcompressError: it cannot load the file.
+    """
+    return _session(path, threads=1, optimize=True)[1]
+
+
+def _session(path: Path, threads: int, optimize: bool) -> tuple[Any, onnx.ModelProto]:
+    """A session, and its optimised graph."""
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
@@ -122,16 +131,24 @@ def _session(path: Path, threads: int, optimize: bool) -> tuple[Any, dict[str, i
             raise RcompressError(
                 path, f"ONNX Runtime cannot load it ({reason})", "try another --backend"
             ) from None
-        return session, executed_precisions(onnx.load_model(optimized, load_external_data=False))
+        return session, onnx.load_model(optimized, load_external_data=False)
 
 
 def executed_precisions(optimized: onnx.ModelProto) -> dict[str, int]:
     """Convolution and matrix layers of an optimised graph, counted by the precision they are computed in."""
+    layers = INTEGER_OPERATORS | FLOAT_OPERATORS
+    return dict(
+        Counter(precision for operator, precision in optimized_layers(optimized) if operator in layers)
+    )
+
+
+def optimized_layers(optimized: onnx.ModelProto) -> list[tuple[str, str]]:
+    """(operator, precision) of each node of an optimised graph: I8, F16 (weights) or F32."""
     halves = {name for name, kind in element_types(optimized).items() if kind == onnx.TensorProto.FLOAT16}
-    counts: Counter[str] = Counter()
-    for node in optimized.graph.node:
-        if node.op_type in INTEGER_OPERATORS:
-            counts["I8"] += 1
-        elif node.op_type in FLOAT_OPERATORS:
-            counts["F16" if halves & set(node.input) else "F32"] += 1
-    return dict(counts)
+    return [
+        (
+            node.op_type,
+            "I8" if node.op_type in INTEGER_OPERATORS else "F16" if halves & set(node.input) else "F32",
+        )
+        for node in optimized.graph.node
+    ]

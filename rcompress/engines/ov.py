@@ -233,13 +233,28 @@ def _settings(threads: int, precision: Precision) -> dict[str, Any]:
 
 def executed_precisions(compiled: Any) -> dict[str, int]:
     """Convolution and matrix layers of a compiled network, counted by the precision they run in."""
-    counts: Counter[str] = Counter()
+    return dict(Counter(precision for kind, precision in runtime_layers(compiled) if kind in MATRIX_LAYERS))
+
+
+def runtime_layers(compiled: Any) -> list[tuple[str, str]]:
+    """(kind, precision) of each node that a compiled network runs."""
+    layers = []
     for operation in compiled.get_runtime_model().get_ordered_ops():
         told = operation.get_rt_info()
-        if told["layerType"].astype(str) in MATRIX_LAYERS:
-            precision = told["runtimePrecision"].astype(str).lower()
-            counts[PRECISION_NAMES.get(precision, precision.upper())] += 1
-    return dict(counts)
+        precision = told["runtimePrecision"].astype(str).lower()
+        layers.append((told["layerType"].astype(str), PRECISION_NAMES.get(precision, precision.upper())))
+    return layers
+
+
+def layers_of(path: Path) -> list[tuple[str, str]]:
+    """`runtime_layers` of an .xml or .onnx file, compiled for one image in FP32 where it is not quantized.
+
+    Raises:
+        RcompressError: OpenVINO cannot read or compile it.
+    """
+    engine = OpenVinoEngine(path, RunOptions(threads=1))
+    request = engine._request(tuple(size or 1 for size in engine.info.input_shape))
+    return runtime_layers(request.get_compiled_model())
 
 
 def _reason(error: Exception) -> str:

@@ -15,7 +15,7 @@ from rcompress.measure.static import graph_metrics
 from rcompress.methods.calibration_cache import CalibrationCache
 from rcompress.methods.calibration_data import CalibrationImages
 from rcompress.methods.lower_precision import lower_precision
-from rcompress.methods.post_training import quantize_after_training
+from rcompress.methods.post_training import quantization_record, quantize_after_training
 from rcompress.methods.quantize import QuantizationReport, QuantizeOptions
 from rcompress.methods.source_graph import SourceGraph
 from rcompress.progress import SILENT, Progress
@@ -124,11 +124,7 @@ def _step(
     """The engine's entry in its lineage; the figures are those of the network before it was converted."""
     options: dict[str, Any] = {"backend": request.backend, **asdict(request.build)}
     if cache is not None and report is not None:
-        options |= {
-            "quantization": {**asdict(request.quantize), "method": cache.method},
-            "calibration": {"dataset": cache.dataset, "images": cache.images, "method": cache.method},
-            "int8_layers": {"convolutions": report.convolutions, "matrices": report.matrices},
-        }
+        options |= quantization_record(request.quantize, report, cache)
     status = backend_status(request.backend)
     notes = () if status.usable else (f"built here, not run: {status.fault}",)
     return Step(

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 import onnx
 
+from rcompress.artifacts.spec import ModelSpec, Step, parent_fields
+from rcompress.measure.static import graph_metrics
 from rcompress.methods.calibration_cache import CalibrationCache, graph_hash, ranges_for
 from rcompress.methods.calibration_data import CalibrationImages
 from rcompress.methods.quantize import (
+    QuantizationReport,
     QuantizedGraph,
     QuantizeOptions,
     calibrate,
     plan_quantization,
     quantize_planned,
 )
+from rcompress.methods.source_graph import SourceGraph
 from rcompress.progress import SILENT, Progress
 
 
@@ -43,3 +50,31 @@ def quantize_after_training(
     ranges, seen = calibrate(plan, given.batches(), len(given), progress)
     cache = CalibrationCache(given.dataset, seen, options.method, options.profile, digest, ranges)
     return quantize_planned(plan, ranges, seen), cache
+
+
+def quantization_record(
+    options: QuantizeOptions, report: QuantizationReport, cache: CalibrationCache
+) -> dict[str, Any]:
+    """What a lineage says of a quantization."""
+    return {
+        "quantization": {**asdict(options), "method": cache.method},
+        "calibration": {"dataset": cache.dataset, "images": cache.images, "method": cache.method},
+        "int8_layers": {"convolutions": report.convolutions, "matrices": report.matrices},
+    }
+
+
+def quantized_spec(
+    spec: ModelSpec,
+    source: SourceGraph,
+    options: QuantizeOptions,
+    report: QuantizationReport,
+    cache: CalibrationCache,
+) -> ModelSpec:
+    """The description of a quantized graph; the figures are those of the network before."""
+    step = Step(
+        "quantize",
+        quantization_record(options, report, cache),
+        **parent_fields(source.path, source.sha256),
+        metrics=dict(graph_metrics(source.model)),
+    )
+    return spec.with_step(step)

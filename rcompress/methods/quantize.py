@@ -58,6 +58,13 @@ class QuantizationReport:
     images: int
     fixed_batch: int | None
 
+    def sentence(self) -> str:
+        """One line for people."""
+        return (
+            f"quantized operands for {self.convolutions} of {self.all_convolutions} convolutions "
+            f"and {self.matrices} of {self.all_matrices} matrix products"
+        )
+
 
 @dataclass(frozen=True)
 class QuantizationPlan:

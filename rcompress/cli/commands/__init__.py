@@ -10,6 +10,7 @@ COMMANDS = (
     "train",
     "import",
     "prune",
+    "quantize",
     "export",
     "build-engine",
     "eval",

@@ -7,21 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from rcompress.cli import options
-from rcompress.cli.naming import beside, derived
+from rcompress.cli import calibrating, options
+from rcompress.cli.naming import derived
 from rcompress.cli.output import Output
 from rcompress.cli.values import batch_range, floats_per_channel
 
 if TYPE_CHECKING:
-    from rcompress.artifacts.spec import ModelSpec
     from rcompress.engines.base import Backend, Precision
-    from rcompress.methods.calibration_cache import CalibrationCache
-    from rcompress.methods.calibration_data import CalibrationChoice, CalibrationImages
     from rcompress.methods.deploy import Deployed
-    from rcompress.methods.source_graph import SourceGraph
 
 BackendChoice = Literal["auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
-Method = Literal["minmax", "percentile", "entropy", "mse", "moving-average"]
 
 
 def command(
@@ -36,25 +31,15 @@ def command(
     int8: Annotated[bool, typer.Option("--int8", help="Quantize weights and activations.")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="Half precision.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Brain floating point.")] = False,
-    calib: Annotated[
-        str | None,
-        typer.Option(
-            help="Calibration images: a dataset as in cifar10:512, imagefolder:DIR or parquet:DIR, or a "
-            "cache NAME.calib.json (default: the training split of the dataset that the file names)."
-        ),
-    ] = None,
-    calib_images: Annotated[int, typer.Option("--calib-images", min=1, help="How many of them.")] = 512,
-    method: Annotated[Method, typer.Option(help="How activation ranges are chosen.")] = "minmax",
-    percentile: Annotated[
-        float, typer.Option(min=50.0, max=100.0, help="Share of the values to keep, for --method percentile.")
-    ] = 99.99,
+    calib: calibrating.Calib = None,
+    calib_images: calibrating.CalibImages = 512,
+    method: calibrating.RangeMethod = "minmax",
+    percentile: calibrating.Percentile = 99.99,
     per_tensor: Annotated[
         bool, typer.Option("--per-tensor", help="One weight scale for a layer, not for each channel.")
     ] = False,
-    mean: Annotated[
-        str | None, typer.Option(help="Mean per channel, of an ONNX file that does not say it.")
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="Standard deviation per channel, likewise.")] = None,
+    mean: calibrating.Mean = None,
+    std: calibrating.Std = None,
     target: Annotated[
         str | None, typer.Option(help="TensorRT-RTX: the GPU to build for where there is none, as in sm_86.")
     ] = None,
@@ -73,6 +58,16 @@ def command(
     hardware_compatible: Annotated[
         bool, typer.Option("--hardware-compatible", help="TensorRT: run on other GPUs from Ampere on.")
     ] = False,
+    verdict: Annotated[
+        bool,
+        typer.Option("--verdict/--no-verdict", help="After --int8: measure which precision to ship."),
+    ] = True,
+    verdict_images: Annotated[
+        int, typer.Option("--verdict-images", min=1, help="Images on which the verdict compares accuracy.")
+    ] = 2000,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", "-b", min=1, help="Images per call that the verdict times.")
+    ] = 1,
     arch: options.ArchCode = None,
     data_dir: options.DataDir = None,
     seed: options.Seed = 0,
@@ -108,7 +103,7 @@ def command(
             raise typer.BadParameter("are TensorRT's", param_hint="--target, --workspace and --timing-cache")
         graph = open_graph(source, arch)
         choice = parse_choice(calib, calib_images)
-        spec = _spec(graph, means, stds, choice.dataset, precision)
+        spec = calibrating.described(graph, means, stds, choice.dataset, needed=precision == "int8")
         build = BuildOptions(
             precision=precision,
             batch_range=batch_sizes,
@@ -120,9 +115,20 @@ def command(
         )
         profile: Literal["cpu", "tensorrt"] = "tensorrt" if path.suffix == ".plan" else "cpu"
         request = EngineRequest(chosen, build, QuantizeOptions(profile, method, percentile, not per_tensor))
-        calibration = _calibration(choice, spec, source, data_dir, seed, out) if precision == "int8" else None
+        calibration = (
+            calibrating.open_calibration(choice, spec, source, data_dir, seed, out)
+            if precision == "int8" and spec is not None
+            else None
+        )
         done = deploy(graph, spec, path, request, calibration, out)
         details = _say(out, done, chosen)
+        if verdict and spec is not None and done.cache is not None:
+            from rcompress.cli.judging import say_verdict
+            from rcompress.engines import RunOptions
+            from rcompress.search.verdict import VerdictOptions
+
+            wanted = VerdictOptions(batch_size, verdict_images, RunOptions("auto", threads))
+            details |= say_verdict(out, done, graph, spec, request, data_dir, wanted)
         out.path(path, **details)
 
 
@@ -144,55 +150,8 @@ def _target(source: Path, output: Path | None, backend: Backend, precision: Prec
     return path
 
 
-def _spec(
-    graph: SourceGraph,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    dataset: str | None,
-    precision: Precision,
-) -> ModelSpec | None:
-    """What the file says of itself; of a foreign one, what the options say."""
-    from rcompress.errors import RcompressError
-    from rcompress.methods.source_graph import foreign_spec
-
-    if graph.spec is not None:
-        if mean is not None or std is not None:
-            raise RcompressError(
-                graph.path, "already says how its images are normalised", "leave --mean and --std out"
-            )
-        return graph.spec
-    if mean is not None and std is not None:
-        return foreign_spec(graph, mean, std, dataset)
-    if precision == "int8":
-        raise RcompressError(
-            graph.path,
-            "does not say how its images are prepared, which calibration needs",
-            "add --calib DATASET --mean M,M,M --std S,S,S",
-        )
-    return None
-
-
-def _calibration(
-    choice: CalibrationChoice,
-    spec: ModelSpec | None,
-    source: Path,
-    data_dir: Path | None,
-    seed: int,
-    out: Output,
-) -> CalibrationCache | CalibrationImages:
-    from rcompress.methods.calibration_cache import read_cache
-    from rcompress.methods.calibration_data import open_images
-
-    if choice.cache is not None:
-        return read_cache(choice.cache)
-    assert spec is not None, "_spec has refused INT8 without a description"
-    return open_images(choice, spec, source, data_dir, seed, out)
-
-
 def _say(out: Output, done: Deployed, backend: Backend) -> dict[str, Any]:
     """Write the calibration cache beside the engine, and tell what came out."""
-    from rcompress.methods.calibration_cache import write_cache
-
     details: dict[str, Any] = {
         "backend": backend,
         "size_bytes": done.size_bytes,
@@ -201,13 +160,9 @@ def _say(out: Output, done: Deployed, backend: Backend) -> dict[str, Any]:
         "runs_here": done.runs_here,
     }
     if done.cache is not None and done.report is not None:
-        cache = write_cache(beside(done.path, ".calib.json"), done.cache)
+        cache = calibrating.keep_cache(done.path, done.cache, out)
         report = done.report
-        out.note(
-            f"calibrated with {done.cache.images} images of {done.cache.dataset} ({done.cache.method}), "
-            f"ranges in {cache}; INT8 operands for {report.convolutions} of {report.all_convolutions} "
-            f"convolutions and {report.matrices} of {report.all_matrices} matrix products"
-        )
+        out.note(report.sentence())
         details |= {"calibration": str(cache), "int8_convolutions": report.convolutions}
     layers = ", ".join(f"{count} in {precision}" for precision, count in done.executed.items())
     if done.runs_here:

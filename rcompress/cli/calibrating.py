@@ -1,0 +1,90 @@
+"""What quantize and build-engine do alike: describe a foreign graph, open what calibrates it, keep the cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from rcompress.cli.naming import beside
+from rcompress.cli.output import Output
+from rcompress.errors import RcompressError
+
+if TYPE_CHECKING:
+    from rcompress.artifacts.spec import ModelSpec
+    from rcompress.methods.calibration_cache import CalibrationCache
+    from rcompress.methods.calibration_data import CalibrationChoice, CalibrationImages
+    from rcompress.methods.source_graph import SourceGraph
+
+Method = Literal["minmax", "percentile", "entropy", "mse", "moving-average"]
+
+Calib = Annotated[
+    str | None,
+    typer.Option(
+        "--calib",
+        help="Calibration images: a dataset as in cifar10:512, imagefolder:DIR or parquet:DIR, or a "
+        "cache NAME.calib.json (default: the training split of the dataset that the file names).",
+    ),
+]
+CalibImages = Annotated[int, typer.Option("--calib-images", min=1, help="How many of them.")]
+RangeMethod = Annotated[Method, typer.Option("--method", help="How activation ranges are chosen.")]
+Percentile = Annotated[
+    float, typer.Option(min=50.0, max=100.0, help="Share of the values to keep, for --method percentile.")
+]
+Mean = Annotated[str | None, typer.Option(help="Mean per channel, of an ONNX file that does not say it.")]
+Std = Annotated[str | None, typer.Option(help="Standard deviation per channel, likewise.")]
+
+
+def described(
+    graph: SourceGraph,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    dataset: str | None,
+    needed: bool,
+) -> ModelSpec | None:
+    """What the file says of itself; of a foreign one, what the options say.
+
+    Raises:
+        RcompressError: the file says it and the options too, or neither does and it is ``needed``.
+    """
+    from rcompress.methods.source_graph import foreign_spec
+
+    if graph.spec is not None:
+        if mean is not None or std is not None:
+            raise RcompressError(
+                graph.path, "already says how its images are normalised", "leave --mean and --std out"
+            )
+        return graph.spec
+    if mean is not None and std is not None:
+        return foreign_spec(graph, mean, std, dataset)
+    if needed:
+        raise RcompressError(
+            graph.path,
+            "does not say how its images are prepared, which calibration needs",
+            "add --calib DATASET --mean M,M,M --std S,S,S",
+        )
+    return None
+
+
+def open_calibration(
+    choice: CalibrationChoice, spec: ModelSpec, source: Path, data_dir: Path | None, seed: int, out: Output
+) -> CalibrationCache | CalibrationImages:
+    """The cache or the images that ``choice`` names."""
+    from rcompress.methods.calibration_cache import read_cache
+    from rcompress.methods.calibration_data import open_images
+
+    if choice.cache is not None:
+        return read_cache(choice.cache)
+    return open_images(choice, spec, source, data_dir, seed, out)
+
+
+def keep_cache(path: Path, cache: CalibrationCache, out: Output) -> Path:
+    """Write ``cache`` beside ``path``, and say so."""
+    from rcompress.methods.calibration_cache import write_cache
+
+    written = write_cache(beside(path, ".calib.json"), cache)
+    out.note(
+        f"calibrated with {cache.images} images of {cache.dataset} ({cache.method}), ranges in {written}"
+    )
+    return written
