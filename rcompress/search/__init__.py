@@ -1,0 +1,1 @@
+"""How much and where: sensitivity of a network's parts, and widths that meet a target."""
