@@ -20,3 +20,7 @@ class RcompressError(Exception):
     def __reduce__(self) -> tuple[type[RcompressError], tuple[str, str, str]]:
         """Worker processes hand it on."""
         return (RcompressError, (self.subject, self.fault, self.remedy))
+
+
+class HelperDone(Exception):
+    """A process that helped to train is done; the first one goes on alone and writes what came out."""

@@ -14,7 +14,7 @@ from rcompress.artifacts.spec import Preprocessing
 from rcompress.data import balanced_indices, check_matches, input_batches, normalize, open_dataset
 from rcompress.data.folder import read_image
 from rcompress.data.memory import parquet_source
-from rcompress.data.preprocess import cutout, flip, random_crop
+from rcompress.data.preprocess import crop_shifts, cutout, flip, shifted, square_centres
 from rcompress.errors import RcompressError
 
 
@@ -76,11 +76,11 @@ def test_input_batches_follow_the_graph():
 
 def test_random_crop_shifts_whole_images():
     images = torch.arange(64.0).view(1, 1, 8, 8).repeat(50, 1, 1, 1)
-    shifted = random_crop(images, 2, torch.Generator().manual_seed(0))
+    moved = shifted(images, 2, crop_shifts(50, 2, torch.Generator().manual_seed(0)))
     padded = torch.nn.functional.pad(images[:1], (2,) * 4, mode="reflect")[0, 0]
     windows = [padded[y : y + 8, x : x + 8] for y in range(5) for x in range(5)]
-    assert all(any(torch.equal(image[0], window) for window in windows) for image in shifted)
-    assert len({tuple(image.flatten().tolist()) for image in shifted}) > 10
+    assert all(any(torch.equal(image[0], window) for window in windows) for image in moved)
+    assert len({tuple(image.flatten().tolist()) for image in moved}) > 10
 
 
 def test_flip_and_cutout_touch_what_they_should():
@@ -89,7 +89,8 @@ def test_flip_and_cutout_touch_what_they_should():
     mirrored = flip(images, chosen)
     assert torch.equal(mirrored[0], images[0].flip(2))
     assert torch.equal(mirrored[1], images[1])
-    blanked = (cutout(images + 10, 4, torch.Generator().manual_seed(0)) == 0).sum((1, 2, 3))
+    centres = square_centres(4, (8, 8), torch.Generator().manual_seed(0))
+    blanked = (cutout(images + 10, 4, centres) == 0).sum((1, 2, 3))
     assert ((blanked > 0) & (blanked <= 3 * 16)).all()
 
 

@@ -10,7 +10,7 @@ import typer
 import rcompress
 from rcompress.cli import commands
 from rcompress.cli.output import say_error
-from rcompress.errors import RcompressError
+from rcompress.errors import HelperDone, RcompressError
 
 EXIT_FAILURE, EXIT_INTERRUPTED = 1, 130
 
@@ -44,6 +44,8 @@ def main() -> None:
     """Entry point: exit 0 done, 1 known failure, 2 wrong usage, 130 interrupted."""
     try:
         app()
+    except HelperDone:
+        sys.exit(0)
     except RcompressError as error:
         say_error(str(error))
         sys.exit(EXIT_FAILURE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,17 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
+def launched() -> tuple[int, int, int]:
+    """(rank, number of processes, rank on this machine) as ``torchrun`` says; (0, 1, 0) without it."""
+    rank, count, local = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    return (int(rank), int(count), int(local)) if rank and count and local else (0, 1, 0)
+
+
 def say_error(message: str) -> None:
-    """One line on stderr."""
-    print(f"rcompress: error: {' '.join(message.split())}", file=sys.stderr)
+    """One line on stderr; of several processes, those after the first say who they are."""
+    rank = launched()[0]
+    speaker = f"rcompress (process {rank})" if rank else "rcompress"
+    print(f"{speaker}: error: {' '.join(message.split())}", file=sys.stderr)
 
 
 class Output:
@@ -26,7 +35,7 @@ class Output:
 
     def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json
-        self.quiet = quiet
+        self.quiet = quiet or launched()[0] > 0
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from rcompress.cli.output import launched
 from rcompress.errors import RcompressError
 
 if TYPE_CHECKING:
@@ -24,13 +25,18 @@ if TYPE_CHECKING:
 def open_settings(
     device: str, threads: int, precision: PrecisionChoice = "auto", compile: bool = False, seed: int = 0
 ) -> Settings:
-    """The options that say where and how to compute, settled for this machine."""
+    """The options that say where and how to compute, settled for this machine and for ``torchrun``."""
     from rcompress.artifacts.device import resolve_device
     from rcompress.training import Settings, resolve_precision
+    from rcompress.training.processes import ALONE, join
 
     set_threads(threads)
     chosen = resolve_device(device)
-    return Settings(chosen, resolve_precision(precision, chosen), compile, seed)
+    rank, count, local_rank = launched()
+    if count > 1 and chosen.type == "cuda":
+        chosen = resolve_device(f"cuda:{local_rank}")
+    processes = join(rank, count, chosen) if count > 1 else ALONE
+    return Settings(chosen, resolve_precision(precision, chosen), compile, seed, processes)
 
 
 @contextmanager

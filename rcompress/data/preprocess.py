@@ -35,15 +35,20 @@ def input_batches(
         yield network_inputs(images, preprocessing), labels
 
 
-def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """Shift each image of (N, C, H, W) by up to ``padding`` pixels, the border filled by reflection."""
+def crop_shifts(count: int, padding: int, generator: torch.Generator) -> Tensor:
+    """Random shifts int64 (count, 2), in rows and columns, for `shifted`."""
+    return torch.randint(2 * padding + 1, (count, 2), generator=generator)
+
+
+def shifted(images: Tensor, padding: int, shifts: Tensor) -> Tensor:
+    """(N, C, H, W) moved by ``shifts`` (N, 2) of 0..2 * padding pixels, the border filled by reflection."""
     if padding == 0:
         return images
     count, channels, height, width = images.shape
     padded = F.pad(images, (padding,) * 4, mode="reflect")
-    shifts = torch.randint(2 * padding + 1, (2, count, 1), generator=generator).to(images.device)
-    rows = (torch.arange(height, device=images.device) + shifts[0]).view(count, 1, height, 1)
-    columns = (torch.arange(width, device=images.device) + shifts[1]).view(count, 1, 1, width)
+    shifts = shifts.to(images.device)
+    rows = (torch.arange(height, device=images.device) + shifts[:, :1]).view(count, 1, height, 1)
+    columns = (torch.arange(width, device=images.device) + shifts[:, 1:]).view(count, 1, 1, width)
     image = torch.arange(count, device=images.device).view(count, 1, 1, 1)
     channel = torch.arange(channels, device=images.device).view(1, channels, 1, 1)
     return padded[image, channel, rows, columns]
@@ -54,13 +59,18 @@ def flip(images: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(chosen.to(images.device).view(-1, 1, 1, 1), images.flip(3), images)
 
 
-def cutout(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Blank one square of ``size`` pixels per image, centred anywhere (DeVries and Taylor 2017)."""
+def square_centres(count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Random centres int64 (count, 2), row and column, in images of ``size`` (H, W), for `cutout`."""
+    return torch.cat([torch.randint(side, (count, 1), generator=generator) for side in size], dim=1)
+
+
+def cutout(images: Tensor, size: int, centres: Tensor) -> Tensor:
+    """Blank one square of ``size`` pixels per image around ``centres`` (N, 2) (DeVries and Taylor 2017)."""
     if size == 0:
         return images
     count, _, height, width = images.shape
-    centre_y = torch.randint(height, (count, 1), generator=generator).to(images.device)
-    centre_x = torch.randint(width, (count, 1), generator=generator).to(images.device)
+    centres = centres.to(images.device)
+    centre_y, centre_x = centres[:, :1], centres[:, 1:]
     rows, columns = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
     in_rows = (rows >= centre_y - size // 2) & (rows < centre_y + (size + 1) // 2)
     in_columns = (columns >= centre_x - size // 2) & (columns < centre_x + (size + 1) // 2)

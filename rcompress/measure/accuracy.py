@@ -102,6 +102,15 @@ class Tally:
         if classes > TOP_K:
             self._top5 += int((scores.topk(TOP_K, dim=1).indices == truth[:, None]).sum())
 
+    def combine(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Replace what was counted by its ``total`` over several processes, each with some images of its own."""
+        if self._confusion is None:
+            return
+        others = torch.tensor([self._loss, float(self._top5)], dtype=torch.float64)
+        counts = total(torch.cat([self._confusion.double().flatten(), others]))
+        self._confusion = counts[:-2].to(torch.int64).view_as(self._confusion)
+        self._loss, self._top5 = float(counts[-2]), int(counts[-1])
+
     @property
     def top1_percent(self) -> float:
         """Top-1 of what was added so far."""

@@ -20,6 +20,7 @@ class Batch:
         labels: (N,) int64.
         targets: the labels, or under mixup blended one-hot rows (N, K) float32.
         where: (N,) int64 on the CPU, positions in the training split.
+        mirrored: (N,) bool on the CPU, which images are mirrored.
         epoch: counted from 1.
     """
 
@@ -27,6 +28,7 @@ class Batch:
     labels: Tensor
     targets: Tensor
     where: Tensor
+    mirrored: Tensor
     epoch: int
 
 

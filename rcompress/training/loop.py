@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,12 +14,13 @@ from torch import Tensor, nn
 
 from rcompress.artifacts.spec import Preprocessing
 from rcompress.data import Augmentation, Split, normalize
-from rcompress.data.preprocess import cutout, flip, random_crop
+from rcompress.data.preprocess import crop_shifts, cutout, flip, shifted, square_centres
 from rcompress.errors import RcompressError
 from rcompress.measure.accuracy import Scores, Tally
 from rcompress.progress import SILENT, Progress
 from rcompress.training.average import MovingAverage
 from rcompress.training.guidance import Batch, Guidance
+from rcompress.training.processes import synchronised, unsynchronised
 from rcompress.training.recipe import Recipe, build_optimizer, learning_rate_factor
 from rcompress.training.settings import Settings
 
@@ -77,11 +79,14 @@ class Trainer:
         self.recipe = recipe
         self.settings = settings
         self.guidance = guidance
+        if settings.sync_batchnorm:
+            module = synchronised(module, settings.device, settings.processes)
         self.module = module.to(settings.device).to(memory_format=torch.channels_last)
         for constraint in guidance.constraints:
             constraint.attach(self.module)
         groups = guidance.parameter_groups(self.module) if guidance.parameter_groups else None
         self.optimizer = build_optimizer(recipe, self.module, groups)
+        self._beside = _outside(self.module, self.optimizer)
         self.scaler = torch.amp.GradScaler(settings.device.type, enabled=settings.precision == "fp16")
         self.average = MovingAverage(self.module, recipe.ema) if recipe.ema else None
         self.generator = torch.Generator().manual_seed(settings.seed)
@@ -91,12 +96,12 @@ class Trainer:
             raise RcompressError(
                 "training", "BatchNorm needs two images a batch at least", "raise --batch-size"
             )
+        settings.processes.share_of_batch(self.batch_size)
         self.steps_per_epoch = len(material.train) // self.batch_size
         self.history: list[Epoch] = []
         self.best = Best()
-        self._forward: Callable[[Tensor], Tensor] = (
-            torch.compile(self.module) if settings.compile else self.module
-        )
+        parallel = settings.processes.parallel(self.module, settings.device)
+        self._forward: Callable[[Tensor], Tensor] = torch.compile(parallel) if settings.compile else parallel
 
     @property
     def kept(self) -> nn.Module:
@@ -117,7 +122,7 @@ class Trainer:
             after_epoch(self)
         if self.best.state:
             self.kept.load_state_dict(self.best.state)
-        return self.kept.eval()
+        return unsynchronised(self.kept).eval()
 
     def state(self) -> dict[str, Any]:
         """Tensors and primitives from which `restore` goes on."""
@@ -155,6 +160,7 @@ class Trainer:
         constraints = self.guidance.constraints
         for constraint in constraints:
             constraint.project(self.kept)
+        self.settings.processes.align(self.kept)
         scores = validate(self.kept, self.material.validation, self.material.preprocessing, self.settings)
         admitted = all(constraint.admits() for constraint in constraints)
         if admitted and scores.top1_percent >= self.best.top1_percent:
@@ -178,39 +184,58 @@ class Trainer:
         loss_sum, correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
         order = torch.randperm(len(self.material.train), generator=self.generator)
         order = order[: self.steps_per_epoch * self.batch_size]  # a last, small batch would disturb BatchNorm
-        batches = self.material.train.subset(order).batches(self.batch_size, augment=True)
+        share = self.settings.processes.share(self.batch_size)
+        order = order.view(-1, self.batch_size)[:, share]
+        batches = self.material.train.subset(order.flatten()).batches(len(share), augment=True)
         began = shown = time.perf_counter()
         for step, (images, labels) in enumerate(batches):
-            where = order[step * self.batch_size : (step + 1) * self.batch_size]
-            inputs = self._augmented(images.to(device, non_blocking=True), where, number)
-            batch = self._batch(inputs, labels.to(device, non_blocking=True), where, number)
+            mirrored = self._mirrored(order[step], number)
+            inputs = self._augmented(images.to(device, non_blocking=True), mirrored, share)
+            batch = self._batch(inputs, labels.to(device, non_blocking=True), order[step], mirrored, number)
             loss, hits = self._step(batch, number - 1 + step / self.steps_per_epoch)
             loss_sum += loss
             correct += hits
-            progress.advance(len(labels))
+            progress.advance(self.batch_size)
             if time.perf_counter() - shown > REFRESH_SECONDS:
                 shown = time.perf_counter()
-                seen = (step + 1) * self.batch_size
                 progress.advance(
                     0,
                     loss=float(loss_sum) / (step + 1),
-                    top1=100.0 * float(correct) / seen,
-                    images_per_s=seen / (shown - began),
+                    top1=100.0 * float(correct) / ((step + 1) * len(share)),
+                    images_per_s=(step + 1) * self.batch_size / (shown - began),
                 )
-        total = float(loss_sum)
-        if not torch.isfinite(loss_sum):
+        processes = self.settings.processes
+        total = float(processes.sum(loss_sum)) / processes.count
+        if not math.isfinite(total):
             raise RcompressError(
                 "training", f"the loss is no longer finite (epoch {number})", "lower --learning-rate"
             )
-        return total, int(correct)
+        return total, int(processes.sum(correct))
 
-    def _augmented(self, images: Tensor, where: Tensor, epoch: int) -> Tensor:
-        """Normalised inputs; each image is mirrored in every other epoch (Keller Jordan 2024, section 3.6)."""
+    def _mirrored(self, where: Tensor, epoch: int) -> Tensor:
+        """Each image is mirrored in every other epoch (Keller Jordan 2024, section 3.6)."""
+        turned = self.mirrored[where] ^ bool(epoch % 2)
+        return turned if self.material.augmentation.flip else torch.zeros_like(turned)
+
+    def _augmented(self, images: Tensor, mirrored: Tensor, share: Tensor) -> Tensor:
+        """Normalised inputs, cropped, mirrored, cut out.
+
+        Random numbers are drawn for the whole batch in every process, so that each image meets the same ones
+        whatever the number of processes.
+        """
+        padding, side, height_width = (
+            self.material.augmentation.crop_padding,
+            self.recipe.cutout,
+            images.shape[2:],
+        )
         inputs = normalize(images, self.material.preprocessing)
-        inputs = random_crop(inputs, self.material.augmentation.crop_padding, self.generator)
+        if padding:
+            inputs = shifted(inputs, padding, crop_shifts(self.batch_size, padding, self.generator)[share])
         if self.material.augmentation.flip:
-            inputs = flip(inputs, self.mirrored[where] ^ bool(epoch % 2))
-        inputs = cutout(inputs, self.recipe.cutout, self.generator)
+            inputs = flip(inputs, mirrored)
+        if side:
+            centres = square_centres(self.batch_size, height_width, self.generator)
+            inputs = cutout(inputs, side, centres[share])
         return inputs.contiguous(memory_format=torch.channels_last)
 
     def _step(self, batch: Batch, epochs_done: float) -> tuple[Tensor, Tensor]:
@@ -236,6 +261,7 @@ class Trainer:
 
     def _update(self) -> None:
         """Gradients -> weights -> their average, with the constraints' say at each."""
+        self.settings.processes.average_gradients(self._beside)
         if self.guidance.constraints:
             self.scaler.unscale_(self.optimizer)
         for constraint in self.guidance.constraints:
@@ -247,15 +273,16 @@ class Trainer:
         if self.average is not None:
             self.average.update()
 
-    def _batch(self, inputs: Tensor, labels: Tensor, where: Tensor, epoch: int) -> Batch:
+    def _batch(self, inputs: Tensor, labels: Tensor, where: Tensor, mirrored: Tensor, epoch: int) -> Batch:
         """With mixup, inputs and one-hot targets are blended with another order of the batch."""
         if not self.recipe.mixup:
-            return Batch(inputs, labels, labels, where, epoch)
+            return Batch(inputs, labels, labels, where, mirrored, epoch)
         share = float(torch.distributions.Beta(self.recipe.mixup, self.recipe.mixup).sample())
         other = torch.randperm(len(labels), generator=self.generator).to(labels.device)
         targets = F.one_hot(labels, len(self.material.preprocessing.class_names)).float()
         mixed = inputs.lerp(inputs[other], 1 - share)
-        return Batch(mixed, labels, targets.lerp(targets[other], 1 - share), where, epoch)
+        blended = targets.lerp(targets[other], 1 - share)
+        return Batch(mixed, labels, blended, where, mirrored, epoch)
 
     def _set_learning_rate(self, epochs_done: float) -> None:
         factor = learning_rate_factor(self.recipe, epochs_done / self.recipe.epochs)
@@ -264,14 +291,22 @@ class Trainer:
 
 
 def validate(module: nn.Module, split: Split, preprocessing: Preprocessing, settings: Settings) -> Scores:
-    """Score ``module`` on ``split`` in the precision of the run."""
+    """Score ``module`` on ``split`` in the precision of the run, each process its share of the images."""
     module.eval()
     tally = Tally()
+    share = split.subset(settings.processes.share(len(split)))
     with torch.inference_mode(), settings.autocast():
-        for images, labels in split.batches(EVALUATION_BATCH):
+        for images, labels in share.batches(EVALUATION_BATCH):
             inputs = normalize(images.to(settings.device), preprocessing)
             tally.add(module(inputs.contiguous(memory_format=torch.channels_last)), labels)
+    tally.combine(lambda counts: settings.processes.sum(counts.to(settings.device)).cpu())
     return tally.scores()
+
+
+def _outside(module: nn.Module, optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """What is trained beside the network's own parameters."""
+    own = set(module.parameters())
+    return [p for group in optimizer.param_groups for p in group["params"] if p not in own]
 
 
 def _line(epoch: Epoch, epochs: int) -> str:

@@ -13,6 +13,7 @@ from torch import nn
 from rcompress.artifacts.checkpoint import write_checkpoint
 from rcompress.artifacts.spec import ModelSpec, ParentFields, Preprocessing, Step
 from rcompress.data import Dataset
+from rcompress.errors import HelperDone
 from rcompress.measure.accuracy import Scores
 from rcompress.progress import SILENT, Progress
 from rcompress.training.guidance import Guidance
@@ -64,17 +65,24 @@ def run_training(
         resume: go on where a killed run with the same options stood.
         guidance: another loss (a teacher's), constraints on the weights, optimizer groups.
 
+    Of several processes, the first returns alone; the others have helped.
+
     Raises:
         RcompressError: the state to resume is another run's, the loss diverged, or a file cannot be written.
+        HelperDone: this process is not the first.
     """
     torch.manual_seed(settings.seed)
     trainer = Trainer(module, material_for(spec, dataset), recipe, settings, guidance)
-    journal = Journal(output, run_identity(spec, recipe, settings, origin, guidance), tensorboard)
+    identity = run_identity(spec, recipe, settings, origin, guidance)
+    journal = Journal(output, identity, tensorboard and settings.processes.first)
     if resume and journal.resume(trainer):
         progress.note(f"resuming after epoch {len(trainer.history)} of {recipe.epochs}")
-    trained = trainer.run(journal.write, progress)
+    trained = trainer.run(journal.write if settings.processes.first else _not_written, progress)
     journal.close()
     scores = test_scores(trained, spec, dataset, settings, chosen=recipe.epochs > 0)
+    settings.processes.leave()
+    if not settings.processes.first:
+        raise HelperDone
     return Outcome(trained.cpu(), trainer.history, trainer.best.epoch, scores, _metrics(trainer, scores))
 
 
@@ -132,6 +140,10 @@ def normalized_as(recipe: Recipe, preprocessing: Preprocessing) -> Preprocessing
     """The dataset's preprocessing with the recipe's own normalisation, where it has one."""
     mean, std = recipe.mean or preprocessing.mean, recipe.std or preprocessing.std
     return replace(preprocessing, mean=mean, std=std)
+
+
+def _not_written(trainer: Trainer) -> None:
+    """The first process keeps the journal."""
 
 
 def _metrics(trainer: Trainer, scores: Scores) -> dict[str, Any]:

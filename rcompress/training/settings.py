@@ -10,6 +10,7 @@ import torch
 
 from rcompress.artifacts.machine import cpu_multiplies_bf16
 from rcompress.errors import RcompressError
+from rcompress.training.processes import ALONE, Processes
 
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -17,12 +18,14 @@ COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.f
 
 @dataclass(frozen=True)
 class Settings:
-    """Device, number format of the arithmetic, ``torch.compile``, seed."""
+    """Device, number format of the arithmetic, ``torch.compile``, seed, and who else trains the same network."""
 
     device: torch.device
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
     seed: int = 0
+    processes: Processes = ALONE
+    sync_batchnorm: bool = False
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Mixed precision as `precision` says; a null context for FP32."""

@@ -59,6 +59,9 @@ def command(
     compile: Annotated[
         bool, typer.Option("--compile", help="Run the network through torch.compile.")
     ] = False,
+    sync_bn: Annotated[
+        bool, typer.Option("--sync-bn", help="BatchNorm over the whole batch of several processes (GPUs).")
+    ] = False,
     image_size: Annotated[
         int | None, typer.Option(min=8, help="Side of the inputs for imagefolder sets (224).")
     ] = None,
@@ -79,7 +82,7 @@ def command(
 
     The epoch with the best validation accuracy is kept (validation is carved from the training split); the test
     accuracy of that one is reported. Beside the checkpoint: NAME.log.jsonl, NAME.curves.png and, until the end,
-    NAME.resume.
+    NAME.resume. Several processes train one network under torchrun: torchrun --nproc-per-node 4 -m rcompress train …
 
     Example: rcompress train --arch resnet20 --dataset digits --epochs 8 -o r20.pth
     """
@@ -114,7 +117,7 @@ def command(
         source = Path(init) if init not in (None, TORCHVISION) else None
         default = derived(source, "tuned", ".pth") if source else Path(f"{_file_stem(arch)}.pth")
         target = require_checkpoint_output(output or default, [source] if source else [])
-        settings = open_settings(device, threads, precision, compile, seed)
+        settings = replace(open_settings(device, threads, precision, compile, seed), sync_batchnorm=sync_bn)
         chosen = replace(
             RECIPES[recipe], **{name: value for name, value in changes.items() if value is not None}
         )
