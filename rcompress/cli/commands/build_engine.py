@@ -68,16 +68,6 @@ def command(
     batch_size: Annotated[
         int, typer.Option("--batch-size", "-b", min=1, help="Images per call that the verdict times.")
     ] = 1,
-    verdict: Annotated[
-        bool,
-        typer.Option("--verdict/--no-verdict", help="After --int8: measure which precision to ship."),
-    ] = True,
-    verdict_images: Annotated[
-        int, typer.Option("--verdict-images", min=1, help="Images on which the verdict compares accuracy.")
-    ] = 2000,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", "-b", min=1, help="Images per call that the verdict times.")
-    ] = 1,
     arch: options.ArchCode = None,
     data_dir: options.DataDir = None,
     seed: options.Seed = 0,
