@@ -1,60 +1,83 @@
 """Structured pruning: channels are really removed, in every layer that shares them.
 
-The dependency graph is Torch-Pruning's (Fang et al. 2023, DepGraph, section 3); which channels go is decided here.
+Groups (`group_tracing`), scores (`importance`), widths (`channel_selection`), and the cut: each can be used alone.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-import torch
-import torch_pruning as tp
-from torch import Tensor, nn
+from torch import nn
 
 from rcompress.errors import RcompressError
 from rcompress.measure.complexity import module_complexity
-from rcompress.models.cifar_resnet import FixedShortcut
+from rcompress.methods.channel_groups import ChannelGraph, Removal
+from rcompress.methods.channel_selection import (
+    Scores,
+    kept_width,
+    units_to_remove,
+    widths_by_ranking,
+    widths_by_ratio,
+)
+from rcompress.methods.group_tracing import find_groups
+from rcompress.methods.importance import Importance, comparable, score_channels
+from rcompress.methods.importance_data import Batches
 
-Importance = Literal["l1", "l2", "random"]
+__all__ = ["PruneOptions", "PruneReport", "choose_widths", "cut", "kept_width", "prune", "prune_to"]
+
+Scope = Literal["local", "global"]
+InputSize = tuple[int, int, int]
 DEFAULT_ROUND_TO = 16  # the fastest at equal MACs: tests/benchmarks/DECISIONS.md
 
 
 @dataclass(frozen=True)
 class PruneOptions:
-    """How much goes, and by which measure.
+    """How much goes, from where, and by which measure.
 
     Attributes:
-        ratio: share of each layer's channels to remove, 0 < ratio < 1.
-        importance: of a channel over all weights that vanish with it: ``l1`` or ``l2`` magnitude (Li et al. 2017),
-            or ``random`` as a baseline.
+        ratio: share of the channels to remove, 0 < ratio < 1.
+        importance: what is kept, see `rcompress.methods.importance.score_channels`.
         round_to: widths are kept at the nearest multiple of this (engines run odd widths slowly); 1 for none.
-        seed: of ``random``.
+        seed: of what is random.
+        scope: ``local`` removes ``ratio`` of every group, ``global`` the least important of the whole network.
+        keep_residual: leave the channels that cross residual additions.
+        ignore: layers, or parts of the network, whose outputs stay.
     """
 
     ratio: float
     importance: Importance = "l2"
     round_to: int = DEFAULT_ROUND_TO
     seed: int = 0
+    scope: Scope = "local"
+    keep_residual: bool = False
+    ignore: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
             raise RcompressError(
                 "--ratio", f"{self.ratio} is not between 0 and 1", "0.6 removes 60 % of the channels"
             )
-        if self.round_to < 1 or self.importance not in get_args(Importance):
-            raise RcompressError("prune", "unknown importance or rounding", "see rcompress prune -h")
+        known = self.importance in get_args(Importance) and self.scope in get_args(Scope)
+        if self.round_to < 1 or not known:
+            raise RcompressError("prune", "unknown importance, scope or rounding", "see rcompress prune -h")
 
 
 @dataclass(frozen=True)
 class PruneReport:
-    """What was removed: widths by layer (the head left out), parameters and MACs of one image, before and after."""
+    """What was removed.
+
+    Attributes:
+        widths: by layer, those alone that could lose channels: before and after.
+        parameters, macs: of one image, before and after.
+        kept: why the other groups of channels stayed, by their first layer; the classes are not among them.
+    """
 
     widths: dict[str, tuple[int, int]]
     parameters: tuple[int, int]
     macs: tuple[int | None, int | None]
+    kept: dict[str, str] = field(default_factory=dict)
 
     @property
     def channels_removed_percent(self) -> float:
@@ -63,109 +86,74 @@ class PruneReport:
         return float(100.0 * (1 - after / before))
 
 
-def prune(module: nn.Module, input_size: tuple[int, int, int], options: PruneOptions) -> PruneReport:
+def prune(
+    module: nn.Module, input_size: InputSize, options: PruneOptions, batches: Batches | None = None
+) -> PruneReport:
     """Remove channels from ``module`` in place; layers that share channels lose the same ones.
 
     Args:
-        module: any network from (N, C, H, W) to (N, classes); its last linear layer keeps its outputs.
+        module: any network from (N, C, H, W) to (N, classes), on the CPU; its outputs stay.
         input_size: (C, H, W) of one image.
+        batches: for the importances that need images, see `score_channels`.
 
     Raises:
         RcompressError: the network cannot be traced, or nothing in it can be pruned by this ratio and rounding.
     """
-    module.eval()
-    _refuse_grouped(module)
-    before_widths, before = _widths(module), module_complexity(module, input_size)
-    frozen = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
-    importance = _importance(options)
-    graph = _dependency_graph(module, input_size)
-    chosen = []  # all of it before the first cut: a score must not depend on what another group has lost
-    for group in graph.get_all_groups(ignored_layers=_kept_layers(module)):
-        scores = importance(group)
-        kept = kept_width(len(scores), options.ratio, options.round_to)
-        removed = scores.argsort(stable=True)[: len(scores) - kept].tolist()
-        chosen.append((group[0].dep.layer, group[0].dep.handler, removed))
-    for root, handler, removed in chosen:
-        if removed:
-            graph.get_pruning_group(root, handler, removed).prune()
-    _freeze(module, frozen)
-    kept_names = {name for name, layer in module.named_modules() if layer in _kept_layers(module)}
-    after_widths = _widths(module)
-    widths = {n: (width, after_widths[n]) for n, width in before_widths.items() if n not in kept_names}
-    if all(old == new for old, new in widths.values()):
+    graph = find_groups(module, input_size, options.keep_residual, options.ignore)
+    scores = score_channels(graph, options.importance, batches, options.seed)
+    return prune_to(graph, input_size, scores, choose_widths(graph, scores, options))
+
+
+def choose_widths(graph: ChannelGraph, scores: Scores, options: PruneOptions) -> dict[str, int]:
+    """Channels to keep, by group, for the groups that have scores."""
+    groups = [group for group in graph.prunable if group.name in scores]
+    if options.scope == "global":
+        ranked = comparable(scores, options.importance)
+        return widths_by_ranking(groups, ranked, options.ratio, options.round_to)
+    return widths_by_ratio(groups, options.ratio, options.round_to)
+
+
+def prune_to(
+    graph: ChannelGraph, input_size: InputSize, scores: Scores, widths: Mapping[str, int]
+) -> PruneReport:
+    """Cut each group of ``graph`` to its width, the channels of the lowest scores first.
+
+    Raises:
+        RcompressError: nothing would go.
+    """
+    unscored = {group.name: "has no score" for group in graph.prunable if group.name not in scores}
+    scored = [group for group in graph.prunable if group.name in scores]
+    return cut(graph, input_size, units_to_remove(scored, scores, widths), unscored)
+
+
+def cut(
+    graph: ChannelGraph, input_size: InputSize, removed: Removal, kept: Mapping[str, str] | None = None
+) -> PruneReport:
+    """Cut the units that ``removed`` names, and tell what that did; ``kept``: why further groups stayed.
+
+    All scores must have been taken before: a score must not depend on what another group has lost.
+
+    Raises:
+        RcompressError: ``removed`` names nothing.
+    """
+    if not any(removed.values()):
         raise RcompressError(
-            "prune", f"no layer loses a channel at ratio {options.ratio}", "raise --ratio or lower --round-to"
+            "prune", "no layer loses a channel", "raise the share to remove or lower --round-to"
         )
-    after = module_complexity(module, input_size)
-    return PruneReport(widths, (before.parameters, after.parameters), (before.macs, after.macs))
+    module = graph.module
+    before_widths, before = _widths(graph), module_complexity(module, input_size)
+    graph.cut(removed)
+    after_widths, after = _widths(graph), module_complexity(module, input_size)
+    widths = {name: (width, after_widths[name]) for name, width in before_widths.items()}
+    reasons = {**graph.kept, **(kept or {})}
+    return PruneReport(widths, (before.parameters, after.parameters), (before.macs, after.macs), reasons)
 
 
-def kept_width(width: int, ratio: float, round_to: int) -> int:
-    """Channels that stay: ``floor(width * (1 - ratio))``, at the nearest multiple of ``round_to``, at least one."""
-    exact = max(1, math.floor(width * (1.0 - ratio) + 1e-9))
-    rounded = max(1, math.floor(exact / round_to + 0.5)) * round_to
-    return min(width, rounded)
-
-
-def _importance(options: PruneOptions) -> Callable[[tp.dependency.Group], Tensor]:
-    """Scores (channels,) of a group; weights that are fixed by construction have no say."""
-    if options.importance == "random":
-        generator = torch.Generator().manual_seed(options.seed)
-        return lambda group: torch.rand(len(group[0].idxs), generator=generator)
-    magnitude = tp.importance.GroupMagnitudeImportance(p=1 if options.importance == "l1" else 2)
-
-    def learned(group: tp.dependency.Group) -> Tensor:
-        own = tp.dependency.Group()
-        own._DG = group._DG
-        for item in group.items:
-            if not isinstance(item.dep.layer, FixedShortcut):
-                own.items.append(item)
-        scores: Tensor = magnitude(own)
-        return scores
-
-    return learned
-
-
-def _dependency_graph(module: nn.Module, input_size: tuple[int, int, int]) -> tp.DependencyGraph:
-    try:
-        return tp.DependencyGraph().build_dependency(module, example_inputs=torch.randn(1, *input_size))
-    except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError) as error:
-        raise RcompressError(
-            "prune",
-            f"this network cannot be traced ({error})",
-            "make its forward a plain chain of tensor operations",
-        ) from error
-
-
-def _kept_layers(module: nn.Module) -> list[nn.Module]:
-    """The head: its outputs are the classes."""
-    linear: list[nn.Module] = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
-    return linear[-1:]
-
-
-def _refuse_grouped(module: nn.Module) -> None:
-    for name, layer in module.named_modules():
-        if isinstance(layer, nn.Conv2d) and 1 < layer.groups < layer.in_channels:
-            raise RcompressError(
-                "prune",
-                f"{name} is a grouped convolution, whose channels cannot go one by one",
-                "use another network",
-            )
-
-
-def _widths(module: nn.Module) -> dict[str, int]:
-    return dict(_layer_widths(module))
-
-
-def _layer_widths(module: nn.Module) -> Iterator[tuple[str, int]]:
-    for name, layer in module.named_modules():
-        if isinstance(layer, nn.Conv2d):
-            yield name, layer.out_channels
-        elif isinstance(layer, nn.Linear):
-            yield name, layer.out_features
-
-
-def _freeze(module: nn.Module, names: list[str]) -> None:
-    """Torch-Pruning makes every parameter it cuts trainable again."""
-    for name in names:
-        module.get_parameter(name).requires_grad_(False)
+def _widths(graph: ChannelGraph) -> dict[str, int]:
+    """Outputs of the convolutions and linear layers whose channels may go."""
+    names = {member.name for group in graph.prunable for member in group.members if member.side != "in"}
+    return {
+        name: layer.weight.shape[0]
+        for name, layer in graph.module.named_modules()
+        if name in names and isinstance(layer, nn.Conv2d | nn.Linear)
+    }
