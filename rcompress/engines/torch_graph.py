@@ -31,6 +31,7 @@ class TorchGraph(nn.Module):
     Attributes:
         input_name, output_name: of the graph.
         slots: the attribute under which each initializer lies, by its name in the graph.
+        nodes: in the order of execution.
 
     Raises:
         RcompressError: the graph has several inputs or outputs, or an operator that is not in the table.
@@ -46,33 +47,33 @@ class TorchGraph(nn.Module):
             self._add(tensor)
         types, opset = element_types(model), opset_of(model)
         decoded = [_decoded(node, types, opset, subject) for node in graph.node]
-        self._nodes = fused(decoded, dict(self._integers()), self.output_name)
-        self._forget = _last_uses(self._nodes, keep={self.output_name})
+        self.nodes = fused(decoded, dict(self._integers()), self.output_name)
+        self._forget = last_uses(self.nodes, keep={self.output_name})
 
     def forward(self, images: Tensor, observe: Observer | None = None) -> Tensor:
         """Logits of ``images`` (in the graph's own input layout and dtype).
 
         ``observe`` is called with the name and value of the input and of every node's output, as they appear.
         """
-        values: dict[str, Any] = {name: getattr(self, slot) for name, slot in self.slots.items()}
-        values |= self._shapes
-        values[self.input_name] = images
+        values = self.starting_values(images)
         if observe is not None:
             observe(self.input_name, images)
-        for node, forget in zip(self._nodes, self._forget, strict=True):
-            name = node.outputs[0]  # further outputs (a dropout's mask) matter in training only
-            values[name] = OPERATORS[node.op](
-                node, [values[given] if given else None for given in node.inputs]
-            )
+        for node, forget in zip(self.nodes, self._forget, strict=True):
+            name = run_node(node, values)
             if observe is not None:
                 observe(name, values[name])
             for unused in forget:
                 values.pop(unused, None)
         return values[self.output_name]  # type: ignore[no-any-return]
 
+    def starting_values(self, images: Tensor) -> dict[str, Any]:
+        """The constants and the input by name: what `run_node` starts from."""
+        values: dict[str, Any] = {name: getattr(self, slot) for name, slot in self.slots.items()}
+        return values | self._shapes | {self.input_name: images}
+
     def operator_counts(self) -> Counter[str]:
         """How often each operator occurs."""
-        return Counter(node.op for node in self._nodes)
+        return Counter(node.op for node in self.nodes)
 
     def _integers(self) -> Iterator[tuple[str, Tensor]]:
         """Small integer initializers: quantized weights and zero points."""
@@ -91,6 +92,13 @@ class TorchGraph(nn.Module):
             self.register_parameter(slot, nn.Parameter(tensor))
         else:
             self.register_buffer(slot, tensor)
+
+
+def run_node(node: Node, values: dict[str, Any]) -> str:
+    """Compute ``node`` from ``values``, add its output to them, and return that output's name."""
+    name = node.outputs[0]  # further outputs (a dropout's mask) matter in training only
+    values[name] = OPERATORS[node.op](node, [values[given] if given else None for given in node.inputs])
+    return name
 
 
 def tensor_of(proto: onnx.TensorProto) -> Tensor:
@@ -128,7 +136,7 @@ def _attribute(attribute: onnx.AttributeProto) -> Any:
     return tensor_of(value) if isinstance(value, onnx.TensorProto) else value
 
 
-def _last_uses(nodes: list[Node], keep: set[str]) -> list[list[str]]:
+def last_uses(nodes: list[Node], keep: set[str]) -> list[list[str]]:
     """For each node, the tensors that no later node reads."""
     seen = set(keep) | {""}
     forget: list[list[str]] = []

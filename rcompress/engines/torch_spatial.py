@@ -20,7 +20,7 @@ RESIZE_DEFAULTS = {
 }
 
 
-def _spatial_pads(node: Node, inputs: Tensor, kernel: Sequence[int]) -> list[int]:
+def spatial_pads(node: Node, inputs: Tensor, kernel: Sequence[int]) -> list[int]:
     """Padding of the spatial axes as F.pad wants it: last axis first, (begin, end) each."""
     rank = len(kernel)
     strides = node.attributes.get("strides", [1] * rank)
@@ -49,7 +49,7 @@ def conv(node: Node, inputs: Inputs) -> Tensor:
     strides = node.attributes.get("strides", [1] * rank)
     dilations = node.attributes.get("dilations", [1] * rank)
     groups = node.attributes.get("group", 1)
-    flat = _spatial_pads(node, images, weight.shape[2:])
+    flat = spatial_pads(node, images, weight.shape[2:])
     begins, ends = flat[0::2][::-1], flat[1::2][::-1]
     if begins != ends:
         images, begins = F.pad(images, flat), [0] * rank
@@ -64,7 +64,7 @@ def _pool_window(node: Node, images: Tensor) -> tuple[list[int], list[int], list
     rank = len(kernel)
     strides = node.attributes.get("strides", [1] * rank)
     dilations = node.attributes.get("dilations", [1] * rank)
-    flat = _spatial_pads(node, images, kernel)
+    flat = spatial_pads(node, images, kernel)
     if node.attributes.get("ceil_mode", 0):
         for axis in range(rank):
             begin = 2 * (rank - 1 - axis)
@@ -96,7 +96,7 @@ def average_pool(node: Node, inputs: Inputs) -> Tensor:
     inside = torch.ones_like(images[:1, :1])
     if node.attributes.get("count_include_pad", 0):
         # The declared padding counts, what ceil_mode added does not.
-        declared = _spatial_pads(node, images, kernel)
+        declared = spatial_pads(node, images, kernel)
         inside = F.pad(inside, declared, value=1.0)
         flat = [grown - given for grown, given in zip(flat, declared, strict=True)]
     return summed / pool(F.pad(inside, flat), kernel, strides)
