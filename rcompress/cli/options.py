@@ -63,3 +63,37 @@ Temperature = Annotated[
 Alpha = Annotated[
     float | None, typer.Option("--alpha", help="Weight of the teacher against the labels, 0 to 1 (0.7).")
 ]
+RecipeName = Annotated[
+    Literal["default", "finetune", "trt-study", "cpu-study"],
+    typer.Option("--recipe", help="Named recipe; the options below change it."),
+]
+Epochs = Annotated[int | None, typer.Option("--epochs", min=0, help="Passes over the training split.")]
+TrainingBatchSize = Annotated[int | None, typer.Option("--batch-size", "-b", min=1)]
+LearningRate = Annotated[float | None, typer.Option("--learning-rate", "--lr", min=0, help="Its peak.")]
+Optimizer = Annotated[
+    Literal["sgd", "adamw"] | None, typer.Option("--optimizer", help="sgd has Nesterov momentum.")
+]
+Schedule = Annotated[Literal["onecycle", "cosine", "step"] | None, typer.Option("--schedule")]
+WeightDecay = Annotated[float | None, typer.Option("--weight-decay", "--wd", min=0)]
+LabelSmoothing = Annotated[float | None, typer.Option("--label-smoothing", min=0, max=0.9)]
+Mixup = Annotated[float | None, typer.Option("--mixup", min=0, help="Alpha of mixup; 0: off.")]
+Cutout = Annotated[int | None, typer.Option("--cutout", min=0, help="Side of the blanked square; 0: off.")]
+Ema = Annotated[
+    float | None, typer.Option("--ema", min=0, max=0.99999, help="Decay of the moving average; 0: off.")
+]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"],
+    typer.Option("--precision", help="auto: BF16 on GPUs and on CPUs that multiply in BF16, FP32 elsewhere."),
+]
+Compile = Annotated[bool, typer.Option("--compile", help="Run the network through torch.compile.")]
+ImageSize = Annotated[
+    int | None, typer.Option("--image-size", min=8, help="Side of the inputs for imagefolder sets (224).")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on where a killed run with the same options stood.")
+]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard events.")]
+Importance = Annotated[
+    Literal["l1", "l2", "bn-scale", "fpgm", "lamp", "taylor", "hessian", "activation", "random"],
+    typer.Option("--importance", help="Channels of least importance go first."),
+]

@@ -8,8 +8,11 @@ import typer
 
 COMMANDS = (
     "train",
+    "distill",
     "import",
     "prune",
+    "sensitivity",
+    "sparsify",
     "quantize",
     "export",
     "build-engine",
