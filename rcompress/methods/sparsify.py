@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ class Choice:
 class Pattern(Protocol):
     """Which weights go."""
 
+    name: ClassVar[str]
+
     def choose(self, layers: Layers, head: str | None) -> Choice:
         """Masks for the present weights of ``layers``; ``head`` is the one whose outputs are the classes."""
         ...
@@ -44,6 +46,7 @@ class Unstructured:
         scope: ``global`` ranks the weights of all layers in one list, ``layer`` takes the same share of each.
     """
 
+    name: ClassVar[str] = "unstructured"
     sparsity: float
     scope: Scope = "global"
 
@@ -70,6 +73,7 @@ class BlockSparse:
     whose input channels per group are no multiple of ``block`` stay dense.
     """
 
+    name: ClassVar[str] = "n:m"
     kept: int = 2
     block: int = 4
 
@@ -112,6 +116,7 @@ class Filters:
         head: the classes' outputs too: the network can no longer predict those.
     """
 
+    name: ClassVar[str] = "filters"
     share: float
     linear: bool = False
     head: bool = False
