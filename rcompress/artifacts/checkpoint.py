@@ -1,4 +1,7 @@
-"""Checkpoints: ``{"format": "rcompress/1", "model": {...}, "state_dict": {...}}``, opened without running code."""
+"""Checkpoints: ``{"format": "rcompress/1", "model": {...}, "state_dict": {...}}``, opened without running code.
+
+Weights of few distinct values may stand there as codes (``packed`` in place of ``state_dict``).
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ import torch
 from torch import Tensor
 
 from rcompress.artifacts.files import require_file, sha256_of, write_atomic
+from rcompress.artifacts.packing import pack, packed_bytes, unpack
 from rcompress.artifacts.spec import FORMAT, ModelSpec, SpecError
 from rcompress.errors import RcompressError
 
@@ -52,19 +56,33 @@ class ForeignCheckpointError(RcompressError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as read: description, tensors by name, and the file's own SHA-256."""
+    """A checkpoint as read: description, dense tensors by name, the file's own SHA-256.
+
+    ``packed_bytes`` is what the weights take where they are stored as codes, None where they are stored densely.
+    """
 
     path: Path
     spec: ModelSpec
     state_dict: dict[str, Tensor]
     sha256: str
+    packed_bytes: int | None = None
 
 
-def write_checkpoint(path: Path, spec: ModelSpec, state_dict: Mapping[str, Tensor]) -> Path:
-    """Write atomically; every tensor is cloned to the CPU first, because a view would save its whole storage."""
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
+def write_checkpoint(
+    path: Path, spec: ModelSpec, state_dict: Mapping[str, Tensor], packed: bool = False
+) -> Path:
+    """Write atomically; every tensor is cloned to the CPU first, because a view would save its whole storage.
+
+    Args:
+        packed: store each tensor in its smallest lossless coding: for weights of few distinct values.
+    """
+    if packed:
+        weights: dict[str, Any] = {"packed": pack(state_dict)}
+    else:
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
+        weights = {"state_dict": tensors}
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT, "model": spec.to_dict(), "state_dict": tensors}, buffer)
+    torch.save({"format": FORMAT, "model": spec.to_dict(), **weights}, buffer)
     return write_atomic(path, buffer.getvalue())
 
 
@@ -85,10 +103,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
         )
     try:
         spec = ModelSpec.from_dict(content.get("model"))
-        state_dict = checked_tensors(content.get("state_dict"))
+        packed = content.get("packed")
+        state_dict = checked_tensors(content.get("state_dict")) if packed is None else unpack(packed)
     except SpecError as error:
         raise RcompressError(path, str(error), "write it again with rcompress") from None
-    return Checkpoint(path, spec, state_dict, sha256_of(path))
+    return Checkpoint(
+        path, spec, state_dict, sha256_of(path), None if packed is None else packed_bytes(packed)
+    )
 
 
 def load_tensors(path: Path) -> Any:

@@ -78,9 +78,8 @@ def _checkpoint(path: Path, arch: str | None) -> Inspection:
     loaded = load_model(path, arch)
     costs = module_complexity(loaded.module, loaded.spec.preprocessing.input_size)
     metrics = file_metrics(path, loaded.spec, arch)
-    return Inspection(
-        path, "PyTorch checkpoint", loaded.sha256, metrics, loaded.spec, layers=_rows(costs.layers)
-    )
+    kind = "PyTorch checkpoint" + (", weights as codes" if loaded.packed_bytes is not None else "")
+    return Inspection(path, kind, loaded.sha256, metrics, loaded.spec, layers=_rows(costs.layers))
 
 
 def _onnx(path: Path) -> Inspection:

@@ -38,7 +38,8 @@ def file_metrics(path: Path, spec: ModelSpec | None, arch: str | None = None) ->
     sizes = {"size_bytes": size_bytes(path)}
     if path.suffix == ".pth":
         loaded = load_model(path, arch)
-        return sizes | module_metrics(loaded.module, loaded.spec.preprocessing.input_size)
+        sizes |= module_metrics(loaded.module, loaded.spec.preprocessing.input_size)
+        return sizes if loaded.packed_bytes is None else sizes | {"weights_bytes": loaded.packed_bytes}
     if path.suffix == ".onnx":
         return sizes | graph_metrics(read_onnx(path).model)
     if path.suffix == ".xml":

@@ -18,12 +18,16 @@ from rcompress.models.zoo import build_model, is_own
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network in evaluation mode on the CPU, with its description and its file's hash."""
+    """A network in evaluation mode on the CPU, with its description and its file's hash.
+
+    ``packed_bytes`` is what the file's weights take where they are stored as codes, else None.
+    """
 
     path: Path
     module: nn.Module
     spec: ModelSpec
     sha256: str
+    packed_bytes: int | None = None
 
 
 def load_model(path: Path, own_arch: str | None = None) -> LoadedModel:
@@ -56,7 +60,7 @@ def load_model(path: Path, own_arch: str | None = None) -> LoadedModel:
         raise RcompressError(
             path, f"its tensors do not make a {spec.arch} ({reason})", "write or import it again"
         ) from None
-    return LoadedModel(path, module, spec, checkpoint.sha256)
+    return LoadedModel(path, module, spec, checkpoint.sha256, checkpoint.packed_bytes)
 
 
 def _import_command(error: ForeignCheckpointError) -> str:
