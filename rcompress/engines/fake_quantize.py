@@ -62,18 +62,18 @@ def fake_quantize(node: Node, inputs: Inputs) -> Tensor:
     It computes in FP32 under autocast too: BF16 cannot tell the multiples above 256 apart, nor round to them.
     """
     values: Tensor = inputs[0].float()
-    scale = along(node, inputs[1].float(), values)
+    scale = along(node.attributes, inputs[1].float(), values)
     low, high = node.attributes["low"], node.attributes["high"]
     result: Tensor = _FakeQuantize.apply(values, scale, low, high)  # type: ignore[no-untyped-call]
     return result.to(inputs[1].dtype)
 
 
-def along(node: Node, parameter: Tensor, data: Tensor) -> Tensor:
-    """A scale or zero point of a Q or DQ shaped to broadcast over ``data``, as the node's attributes say."""
+def along(attributes: Mapping[str, Any], parameter: Tensor, data: Tensor) -> Tensor:
+    """A scale or zero point of a Q or DQ shaped to broadcast over ``data``, as the node's ``attributes`` say."""
     if parameter.numel() == 1:
         return parameter.reshape(())
-    axis = node.attributes.get("axis", 1) % data.dim()
-    if block := node.attributes.get("block_size", 0):
+    axis = attributes.get("axis", 1) % data.dim()
+    if block := attributes.get("block_size", 0):
         return parameter.repeat_interleave(block, axis).narrow(axis, 0, data.shape[axis])
     shape = [1] * data.dim()
     shape[axis] = -1

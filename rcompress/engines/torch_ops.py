@@ -158,17 +158,17 @@ def _quantize(node: Node, inputs: Inputs) -> Tensor:
     data: Tensor = inputs[0]
     declared = node.attributes.get("output_dtype") or onnx.TensorProto.UINT8
     low, high = INTEGER_RANGES[node.element_types.get(2, declared)]
-    rounded = (data / along(node, inputs[1], data)).round()
+    rounded = (data / along(node.attributes, inputs[1], data)).round()
     if len(inputs) > 2 and inputs[2] is not None:
-        rounded = rounded + along(node, inputs[2].to(data.dtype), data)
+        rounded = rounded + along(node.attributes, inputs[2].to(data.dtype), data)
     return rounded.clamp(low, high)
 
 
 def _dequantize(node: Node, inputs: Inputs) -> Tensor:
     data, scale = inputs[0].to(inputs[1].dtype), inputs[1]
     if len(inputs) > 2 and inputs[2] is not None:
-        data = data - along(node, inputs[2].to(scale.dtype), data)
-    result: Tensor = data * along(node, scale, data)
+        data = data - along(node.attributes, inputs[2].to(scale.dtype), data)
+    result: Tensor = data * along(node.attributes, scale, data)
     return result
 
 
