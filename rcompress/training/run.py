@@ -94,12 +94,16 @@ def write_trained(
     options: dict[str, Any],
     parent: ParentFields,
     notes: tuple[str, ...] = (),
+    packed: bool = False,
 ) -> ModelSpec:
-    """Write the checkpoint of a run as one more step of its history; only then the state to resume from goes."""
+    """Write the checkpoint of a run as one more step of its history; only then the state to resume from goes.
+
+    ``packed`` is `write_checkpoint`'s.
+    """
     chosen_on = spec.choice_split if outcome.history else None
     step = Step(command, options, metrics=outcome.metrics, notes=notes, chosen_on=chosen_on, **parent)
     written = spec.with_step(step)
-    write_checkpoint(output, written, outcome.module.state_dict())
+    write_checkpoint(output, written, outcome.module.state_dict(), packed)
     Journal.discard(output)
     return written
 
