@@ -170,8 +170,16 @@ def distilled(
         if temperature is not None or alpha is not None:
             raise typer.BadParameter("goes with a teacher", param_hint="--temperature, --alpha")
         return None
+    try:
+        teacher = open_teacher(files, student, settings, arch)
+    except RcompressError as error:
+        if teachers:
+            raise
+        raise RcompressError(
+            error.subject, f"{error.fault}, so it cannot teach it", "name a --teacher, or use --no-distill"
+        ) from None
     return LogitDistillation(
-        open_teacher(files, student, settings, arch),
+        teacher,
         TEMPERATURE if temperature is None else temperature,
         ALPHA if alpha is None else alpha,
         label_smoothing=label_smoothing,

@@ -153,13 +153,13 @@ def _check(member: Member, student: ModelSpec) -> None:
         raise RcompressError(
             member.path,
             f"tells {_classes(member.spec)} apart, the student {_classes(student)}",
-            "take a teacher of the student's classes (--teacher), or none (--no-distill)",
+            "take a teacher of the student's classes",
         )
     if own.input_size != wanted.input_size:
         raise RcompressError(
             member.path,
             f"takes images of {_size(own)}, the student of {_size(wanted)}",
-            "take a teacher of the student's image size (--teacher), or none (--no-distill)",
+            "take a teacher of the student's image size",
         )
 
 
