@@ -27,7 +27,6 @@ from rcompress.methods.calibration_cache import (
 from rcompress.methods.graph_prepare import prepare_graph
 from rcompress.methods.lower_precision import lower_precision
 from rcompress.methods.placement import place
-from rcompress.methods.qdq import quantized_weights, weight_scales
 from rcompress.methods.quantize import (
     QuantizeOptions,
     calibrate,
@@ -35,6 +34,7 @@ from rcompress.methods.quantize import (
     quantize_onnx,
     quantize_planned,
 )
+from rcompress.methods.weight_grid import WeightGrid
 from tests.graphs import SPEC, images, model, residual, resnet, tensors
 
 
@@ -115,9 +115,10 @@ def test_pooling_shares_the_range_of_its_input() -> None:
 def test_weight_scales_per_channel_and_per_tensor() -> None:
     values = np.array([[1.27, -0.5], [0.0, 0.0], [-2.54, 1.0]], np.float32)
     none = np.zeros(3, np.float32)
-    np.testing.assert_allclose(weight_scales(values, 0, True, none), [0.01, 1.0, 0.02], rtol=1e-6)
-    np.testing.assert_allclose(weight_scales(values, 0, False, none), [0.02] * 3, rtol=1e-6)
-    steps = quantized_weights(values, 0, weight_scales(values, 0, True, none))
+    grid = WeightGrid(8, axis=0)
+    np.testing.assert_allclose(grid.scales(values, none), [0.01, 1.0, 0.02], rtol=1e-6)
+    np.testing.assert_allclose(WeightGrid(8, 0, per_channel=False).scales(values, none), 0.02, rtol=1e-6)
+    steps = grid.steps(values, grid.scales(values, none))
     assert steps.dtype == np.int8 and steps.tolist() == [[127, -50], [0, 0], [-127, 50]]
 
 

@@ -33,6 +33,11 @@ def write_onnx(path: Path, model: onnx.ModelProto, spec: ModelSpec) -> Path:
     return write_atomic(path, stamped.SerializeToString())
 
 
+def write_graph(path: Path, model: onnx.ModelProto, spec: ModelSpec | None) -> Path:
+    """As `write_onnx`, or without a description where there is none."""
+    return write_atomic(path, model.SerializeToString()) if spec is None else write_onnx(path, model, spec)
+
+
 def stamp(model: onnx.ModelProto, spec: ModelSpec) -> None:
     """Put ``spec`` into ``model.metadata_props`` in place of any earlier one."""
     kept = [(entry.key, entry.value) for entry in model.metadata_props if entry.key != METADATA_KEY]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
     from rcompress.artifacts.spec import ModelSpec
     from rcompress.methods.calibration_cache import CalibrationCache
     from rcompress.methods.calibration_data import CalibrationChoice, CalibrationImages
+    from rcompress.methods.mixed_precision import Spared
+    from rcompress.methods.quantize import QuantizeOptions
+    from rcompress.methods.reconstruction import ReconstructionOptions
     from rcompress.methods.source_graph import SourceGraph
+
+    Calibration = CalibrationCache | CalibrationImages
 
 Method = Literal["minmax", "percentile", "entropy", "mse", "moving-average"]
 
@@ -69,7 +75,7 @@ def described(
 
 def open_calibration(
     choice: CalibrationChoice, spec: ModelSpec, source: Path, data_dir: Path | None, seed: int, out: Output
-) -> CalibrationCache | CalibrationImages:
+) -> Calibration:
     """The cache or the images that ``choice`` names."""
     from rcompress.methods.calibration_cache import read_cache
     from rcompress.methods.calibration_data import open_images
@@ -88,3 +94,50 @@ def keep_cache(path: Path, cache: CalibrationCache, out: Output) -> Path:
         f"calibrated with {cache.images} images of {cache.dataset} ({cache.method}), ranges in {written}"
     )
     return written
+
+
+def write_quantized(
+    target: Path,
+    graph: SourceGraph,
+    spec: ModelSpec | None,
+    given: Calibration | None,
+    how: QuantizeOptions,
+    mending: ReconstructionOptions,
+    spared: Spared | None,
+    out: Output,
+) -> dict[str, Any]:
+    """Quantize ``graph`` into ``target``, keep its cache, and say what the runtimes make of it."""
+    from rcompress.artifacts.onnx_file import write_graph
+    from rcompress.artifacts.spec import Step, parent_fields
+    from rcompress.engines.compiled import compiled_graphs
+    from rcompress.measure.static import graph_metrics
+    from rcompress.methods.int4 import widened
+    from rcompress.methods.post_training import quantization_record, quantize_after_training
+
+    quantized, cache = quantize_after_training(graph.model, given, how, str(graph.path), out, mending)
+    step = Step(
+        "quantize",
+        quantization_record(how, quantized.report, cache, mending),
+        **parent_fields(graph.path, graph.sha256),
+        metrics=dict(graph_metrics(graph.model)),
+        chosen_on=None if spared is None or spec is None else spec.choice_split,
+    )
+    write_graph(target, quantized.model, None if spec is None else spec.with_step(step))
+    out.note(quantized.report.sentence())
+    compiled = compiled_graphs(widened(quantized.model))
+    for found in compiled:
+        out.note(found.sentence())
+    return {
+        **say_sizes(target, graph.path, out),
+        "calibration": None if cache is None else str(keep_cache(target, cache, out)),
+        "report": asdict(quantized.report),
+        "kept": [] if spared is None else list(spared.layers),
+        "compiled": [found.to_dict() for found in compiled],
+    }
+
+
+def say_sizes(target: Path, source: Path, out: Output) -> dict[str, int]:
+    """How large a file is, and the one that it was made from."""
+    size, before = target.stat().st_size, source.stat().st_size
+    out.note(f"{size:,} bytes, {size / before:.2f} times the source's {before:,}")
+    return {"size_bytes": size, "source_bytes": before}

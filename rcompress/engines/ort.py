@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from rcompress.artifacts.files import write_atomic
-from rcompress.artifacts.onnx_file import read_onnx, write_onnx
+from rcompress.artifacts.onnx_file import read_onnx, write_graph
 from rcompress.artifacts.spec import ModelSpec
 from rcompress.engines.base import Array, BuildOptions, EngineInfo, FloatArray, RunOptions, require_images
 from rcompress.engines.graph_io import dtype_of, element_types, graph_input, shape_of
@@ -48,7 +47,7 @@ def build(
         )
     if options.precision == "fp16":
         progress.note("ONNX Runtime keeps FP16 weights but computes in FP32 on the CPU: smaller, not faster.")
-    return write_atomic(path, model.SerializeToString()) if spec is None else write_onnx(path, model, spec)
+    return write_graph(path, model, spec)
 
 
 class OnnxRuntimeEngine:

@@ -48,7 +48,7 @@ class TorchGraph(nn.Module):
         types, opset = element_types(model), opset_of(model)
         decoded = [_decoded(node, types, opset, subject) for node in graph.node]
         self.nodes = fused(decoded, dict(self._integers()), self.output_name)
-        self._forget = last_uses(self.nodes, keep={self.output_name})
+        self._forget = _last_uses(self.nodes, keep={self.output_name})
 
     def forward(self, images: Tensor, observe: Observer | None = None) -> Tensor:
         """Logits of ``images`` (in the graph's own input layout and dtype).
@@ -136,7 +136,7 @@ def _attribute(attribute: onnx.AttributeProto) -> Any:
     return tensor_of(value) if isinstance(value, onnx.TensorProto) else value
 
 
-def last_uses(nodes: list[Node], keep: set[str]) -> list[list[str]]:
+def _last_uses(nodes: list[Node], keep: set[str]) -> list[list[str]]:
     """For each node, the tensors that no later node reads."""
     seen = set(keep) | {""}
     forget: list[list[str]] = []

@@ -48,6 +48,11 @@ def attribute(node: NodeProto, name: str, default: int | float) -> int | float:
     return default
 
 
+def layer_name(node: NodeProto) -> str:
+    """What people call a node: its name (our exports use the module's), or its output's where it has none."""
+    return str(node.name or node.output[0])
+
+
 def remove_unused_initializers(model: onnx.ModelProto) -> None:
     """Drop constants that no node reads any more."""
     used = {name for node in model.graph.node for name in node.input}

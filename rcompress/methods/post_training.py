@@ -2,79 +2,97 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import onnx
 
-from rcompress.artifacts.spec import ModelSpec, Step, parent_fields
-from rcompress.measure.static import graph_metrics
+from rcompress.errors import RcompressError
+from rcompress.methods.calibration import Range
 from rcompress.methods.calibration_cache import CalibrationCache, graph_hash, ranges_for
 from rcompress.methods.calibration_data import CalibrationImages
 from rcompress.methods.quantize import (
+    QuantizationPlan,
     QuantizationReport,
     QuantizedGraph,
     QuantizeOptions,
     calibrate,
     plan_quantization,
     quantize_planned,
+    rebatched,
 )
-from rcompress.methods.source_graph import SourceGraph
+from rcompress.methods.reconstruction import ReconstructionOptions, reconstruct
 from rcompress.progress import SILENT, Progress
 
 
 def quantize_after_training(
     model: onnx.ModelProto,
-    given: CalibrationCache | CalibrationImages,
+    given: CalibrationCache | CalibrationImages | None,
     options: QuantizeOptions = QuantizeOptions(),
     subject: str = "the graph",
     progress: Progress = SILENT,
-) -> tuple[QuantizedGraph, CalibrationCache]:
-    """Quantize ``model`` with ranges from images or from a cache.
+    mending: ReconstructionOptions = ReconstructionOptions(),
+) -> tuple[QuantizedGraph, CalibrationCache | None]:
+    """Quantize ``model`` with ranges from images or from a cache, and mend it on the images.
+
+    Args:
+        given: None will do where activations stay FP32 and nothing is to be mended.
 
     Returns:
-        The graph, and the cache that makes it again without images.
+        The graph, and the cache that makes it again (unmended) without images; None where activations stay FP32.
 
     Raises:
-        RcompressError: the graph cannot be quantized, or the cache lacks a tensor of it.
+        RcompressError: the graph cannot be quantized, images are wanted and none given, or the cache lacks a
+            tensor of it.
     """
     plan = plan_quantization(model, options, subject)
-    digest = graph_hash(plan.model)
+    ranges, seen, cache = _ranges(plan, given, subject, progress)
+    quantized = quantize_planned(plan, ranges, seen)
+    if not mending.mends:
+        return quantized, cache
+    if not isinstance(given, CalibrationImages):
+        raise RcompressError(
+            subject,
+            "--adaround and --bias-correction need images, not ranges",
+            "name a dataset with --calib",
+        )
+    batches = rebatched(given.batches(), quantized.report.fixed_batch)
+    mended = reconstruct(plan.model, quantized.model, batches, mending, progress)
+    return replace(quantized, model=mended), cache
+
+
+def _ranges(
+    plan: QuantizationPlan,
+    given: CalibrationCache | CalibrationImages | None,
+    subject: str,
+    progress: Progress,
+) -> tuple[dict[str, Range], int, CalibrationCache | None]:
+    if not plan.placement.activations:
+        return {}, 0, None
+    if given is None:
+        raise RcompressError(subject, "INT8 activations need calibration", "name a dataset with --calib")
+    digest, options = graph_hash(plan.model), plan.options
     if isinstance(given, CalibrationCache):
         if given.graph_sha256 != digest:
             progress.note(
                 "The calibration cache was made with another graph whose tensors have the same names."
             )
-        ranges = ranges_for(given, plan.placement.activations, subject)
-        return quantize_planned(plan, ranges), given
+        return ranges_for(given, plan.placement.activations, subject), 0, given
     ranges, seen = calibrate(plan, given.batches(), len(given), progress)
     cache = CalibrationCache(given.dataset, seen, options.method, options.profile, digest, ranges)
-    return quantize_planned(plan, ranges, seen), cache
+    return ranges, seen, cache
 
 
 def quantization_record(
-    options: QuantizeOptions, report: QuantizationReport, cache: CalibrationCache
-) -> dict[str, Any]:
-    """What a lineage says of a quantization."""
-    return {
-        "quantization": {**asdict(options), "method": cache.method},
-        "calibration": {"dataset": cache.dataset, "images": cache.images, "method": cache.method},
-        "int8_layers": {"convolutions": report.convolutions, "matrices": report.matrices},
-    }
-
-
-def quantized_spec(
-    spec: ModelSpec,
-    source: SourceGraph,
     options: QuantizeOptions,
     report: QuantizationReport,
-    cache: CalibrationCache,
-) -> ModelSpec:
-    """The description of a quantized graph; the figures are those of the network before."""
-    step = Step(
-        "quantize",
-        quantization_record(options, report, cache),
-        **parent_fields(source.path, source.sha256),
-        metrics=dict(graph_metrics(source.model)),
-    )
-    return spec.with_step(step)
+    cache: CalibrationCache | None,
+    mending: ReconstructionOptions = ReconstructionOptions(),
+) -> dict[str, Any]:
+    """What a lineage says of a quantization."""
+    said: dict[str, Any] = {"quantization": {**asdict(options), **asdict(mending)}}
+    if cache is not None:
+        said["quantization"]["method"] = cache.method
+        said["calibration"] = {"dataset": cache.dataset, "images": cache.images, "method": cache.method}
+    said["int8_layers"] = {"convolutions": report.convolutions, "matrices": report.matrices}
+    return said

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx
 import torch
@@ -14,8 +15,10 @@ from rcompress.engines.graph_io import graph_input, shape_of
 from rcompress.engines.torch_graph import TorchGraph
 from rcompress.errors import RcompressError
 from rcompress.methods.calibration import CalibrationMethod, Range, collect_ranges, make_observer
+from rcompress.methods.equalization import equalized
 from rcompress.methods.graph_prepare import prepare_graph
-from rcompress.methods.placement import Placement, Profile, place
+from rcompress.methods.graph_view import GraphView
+from rcompress.methods.placement import LayerBits, Placement, Profile, layers_of, place
 from rcompress.methods.qdq import LEVELS, insert_qdq
 from rcompress.progress import SILENT, Progress
 
@@ -30,6 +33,9 @@ class QuantizeOptions:
         percentile: for the method of that name, in percent of all magnitudes.
         per_channel: one weight scale for each output channel; else one for each layer.
         device: where calibration runs.
+        bits: of weights and activations, layer by layer.
+        group: one weight scale for so many inputs of a channel; None: see ``per_channel``.
+        equalize: cross-layer equalization first, see `equalization`.
     """
 
     profile: Profile = "cpu"
@@ -37,6 +43,9 @@ class QuantizeOptions:
     percentile: float = 99.99
     per_channel: bool = True
     device: str = "cpu"
+    bits: LayerBits = field(default_factory=LayerBits)
+    group: int | None = None
+    equalize: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,15 @@ class QuantizationPlan:
     placement: Placement
     options: QuantizeOptions = field(default_factory=QuantizeOptions)
 
+    @property
+    def fixed_batch(self) -> int | None:
+        """The batch size that is built into the graph, None where it is free."""
+        return shape_of(graph_input(self.model))[0]
+
+    def placed(self, options: QuantizeOptions) -> QuantizationPlan:
+        """The same graph, already prepared, quantized as ``options`` say."""
+        return replace(self, placement=place(self.model, options.profile, options.bits), options=options)
+
 
 @dataclass(frozen=True)
 class QuantizedGraph:
@@ -90,15 +108,29 @@ def plan_quantization(
     """Prepare ``model`` (see `prepare_graph`) and decide what to quantize.
 
     Raises:
-        RcompressError: it cannot be prepared, or has no layer with constant weights.
+        RcompressError: it cannot be prepared, has no layer with constant weights, or none of a name that
+            ``options`` mention.
     """
     prepared = prepare_graph(model, subject)
-    placement = place(prepared, options.profile)
-    if not placement.weights:
+    _require_layers(prepared, options.bits, subject)
+    if options.equalize:
+        prepared = equalized(prepared)[0]
+    plan = QuantizationPlan(prepared, place(prepared, options.profile, options.bits), options)
+    if not plan.placement.weights:
         raise RcompressError(
             subject, "has no convolution or matrix product to quantize", "give another graph"
         )
-    return QuantizationPlan(prepared, placement, options)
+    return plan
+
+
+def _require_layers(model: onnx.ModelProto, bits: LayerBits, subject: str) -> None:
+    names = [weight.layer for _, weight in layers_of(GraphView(model))]
+    for name in (*bits.skip, *bits.wide):
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names[:3]
+            raise RcompressError(
+                subject, f"has no layer {name!r}", f"name one as in {', '.join(near)} (rcompress inspect)"
+            )
 
 
 def calibrate(
@@ -122,8 +154,7 @@ def calibrate(
         name: make_observer(options.method, LEVELS[integer], options.percentile)
         for name, integer in plan.placement.activations.items()
     }
-    fixed = shape_of(graph_input(plan.model))[0]
-    moved = (images.to(options.device) for images in _rebatched(batches, fixed))
+    moved = (images.to(options.device) for images in rebatched(batches, plan.fixed_batch))
     ranges, seen = collect_ranges(graph, observers, moved, total, progress)
     if seen == 0:
         raise RcompressError("calibration", "saw no images", "give more with --calib-images")
@@ -144,9 +175,9 @@ def quantize_planned(plan: QuantizationPlan, ranges: dict[str, Range], images: i
         all_matrices=operators.count("Gemm") + operators.count("MatMul"),
         activations=len(placement.activations),
         images=images,
-        fixed_batch=shape_of(graph_input(plan.model))[0],
+        fixed_batch=plan.fixed_batch,
     )
-    quantized = insert_qdq(plan.model, placement, ranges, plan.options.per_channel)
+    quantized = insert_qdq(plan.model, placement, ranges, plan.options.per_channel, plan.options.group)
     return QuantizedGraph(quantized, ranges, report)
 
 
@@ -164,7 +195,7 @@ def quantize_onnx(
     return quantize_planned(plan, ranges, seen)
 
 
-def _rebatched(batches: Iterable[Tensor], size: int | None) -> Iterator[Tensor]:
+def rebatched(batches: Iterable[Tensor], size: int | None) -> Iterator[Tensor]:
     """``batches`` as they are, or cut into exactly ``size`` images, an incomplete rest left out."""
     if size is None:
         yield from batches

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,11 +13,15 @@ from rcompress.cli.output import Output
 from rcompress.cli.values import floats_per_channel
 
 if TYPE_CHECKING:
-    from rcompress.methods.calibration_cache import CalibrationCache
-    from rcompress.methods.quantize import QuantizedGraph
+    from rcompress.artifacts.spec import ModelSpec
+    from rcompress.cli.calibrating import Calibration
+    from rcompress.methods.mixed_precision import Spared
+    from rcompress.methods.quantize import QuantizeOptions
+    from rcompress.methods.source_graph import SourceGraph
 
 ProfileChoice = Literal["cpu", "tensorrt"]
 BackendChoice = Literal["openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+ADAROUND_ITERATIONS = 1000
 
 
 def command(
@@ -41,6 +44,46 @@ def command(
             "--per-channel/--per-tensor", help="A weight scale for each channel, or one for a layer."
         ),
     ] = True,
+    weight_bits: Annotated[
+        Literal["8", "4"], typer.Option("--weight-bits", help="4 halves the file; engines run it as INT8.")
+    ] = "8",
+    activation_bits: Annotated[
+        Literal["8", "none"], typer.Option("--activation-bits", help="none: weights alone are quantized.")
+    ] = "8",
+    group_size: Annotated[
+        int | None,
+        typer.Option("--group-size", min=8, help="A weight scale for so many inputs of each channel."),
+    ] = None,
+    equalize: Annotated[
+        bool, typer.Option("--equalize", help="First give channels like ranges on both sides of a ReLU.")
+    ] = False,
+    adaround: Annotated[
+        bool, typer.Option("--adaround", help="Learn on the images which weights to round up.")
+    ] = False,
+    adaround_iterations: Annotated[
+        int, typer.Option("--adaround-iterations", min=1, help="Steps for each layer.")
+    ] = ADAROUND_ITERATIONS,
+    bias_correction: Annotated[
+        bool, typer.Option("--bias-correction", help="Let biases take up each channel's mean error.")
+    ] = False,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option("--skip", help="Leave this layer in FP32 (a name from inspect; several times)."),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            "--max-drop",
+            min=0.0,
+            help="Spare the most sensitive layers until top-1 drops by no more points than this.",
+        ),
+    ] = None,
+    fp16: Annotated[
+        bool, typer.Option("--fp16", help="No integers: half precision, in an .onnx or a .pth.")
+    ] = False,
+    bf16: Annotated[
+        bool, typer.Option("--bf16", help="No integers: brain floating point, likewise.")
+    ] = False,
     mean: calibrating.Mean = None,
     std: calibrating.Std = None,
     dataset: options.Dataset = None,
@@ -56,35 +99,57 @@ def command(
 
     Writes an ONNX graph with explicit QuantizeLinear and DequantizeLinear, which every engine takes, and the
     activation ranges beside it (NAME.calib.json), which --calib takes back. What ONNX Runtime and OpenVINO make
-    of the graph on this machine is told.
+    of the graph on this machine is told. With --fp16 or --bf16 the numbers become half as long instead.
 
     Example: rcompress quantize r20.pth --calib cifar10:512
     """
     means, stds = floats_per_channel(mean, "--mean"), floats_per_channel(std, "--std")
-    wanted = _profile(profile, backend)
+    wanted, half = _profile(profile, backend), _half(fp16, bf16)
+    if group_size is not None and activation_bits != "none":
+        raise typer.BadParameter(
+            "no engine multiplies INT8 by weights in groups; add --activation-bits none",
+            param_hint="--group-size",
+        )
     with Output(json_, quiet) as out:
         from rcompress.artifacts.device import resolve_device
         from rcompress.artifacts.files import require_file
-        from rcompress.artifacts.onnx_file import write_onnx
         from rcompress.cli.session import set_threads
         from rcompress.methods.calibration_data import parse_choice
-        from rcompress.methods.post_training import quantize_after_training, quantized_spec
+        from rcompress.methods.placement import LayerBits
         from rcompress.methods.quantize import QuantizeOptions
+        from rcompress.methods.reconstruction import ReconstructionOptions
         from rcompress.methods.source_graph import open_graph
 
         require_file(source)
         set_threads(threads)
-        target = _target(output or derived(source, "int8", ".onnx"), source)
+        if half is not None:
+            _write_half(source, output, half, arch, out)
+            return
+        target = _target(output or derived(source, _tag(weight_bits, activation_bits), ".onnx"), source)
+        where = str(resolve_device(device))
+        bits = LayerBits(4 if weight_bits == "4" else 8, activation_bits == "8", skip=tuple(skip or ()))
+        how = QuantizeOptions(wanted, method, percentile, per_channel, where, bits, group_size, equalize)
+        mending = ReconstructionOptions(adaround_iterations if adaround else 0, bias_correction, where, seed)
         graph = open_graph(source, arch)
         choice = parse_choice(calib or dataset, calib_images)
-        spec = calibrating.described(graph, means, stds, dataset or choice.dataset, needed=True)
-        assert spec is not None, "described has refused a file that says nothing"
-        given = calibrating.open_calibration(choice, spec, source, data_dir, seed, out)
-        how = QuantizeOptions(wanted, method, percentile, per_channel, str(resolve_device(device)))
-        quantized, cache = quantize_after_training(graph.model, given, how, str(source), out)
-        written = quantized_spec(spec, graph, how, quantized.report, cache)
-        write_onnx(target, quantized.model, written)
-        out.path(target, **_told(target, source, quantized, cache, out))
+        needed = bits.activations or mending.mends or max_drop is not None
+        spec = calibrating.described(graph, means, stds, dataset or choice.dataset, needed)
+        given = (
+            calibrating.open_calibration(choice, spec, source, data_dir, seed, out)
+            if needed and spec is not None
+            else None
+        )
+        spared = None
+        if max_drop is not None and spec is not None:
+            spared = _spared(graph, spec, given, max_drop, how, data_dir, out)
+            how = spared.options
+        out.path(target, **calibrating.write_quantized(target, graph, spec, given, how, mending, spared, out))
+
+
+def _half(fp16: bool, bf16: bool) -> Literal["fp16", "bf16"] | None:
+    if fp16 and bf16:
+        raise typer.BadParameter("choose one of --fp16 and --bf16")
+    return "fp16" if fp16 else "bf16" if bf16 else None
 
 
 def _profile(profile: ProfileChoice | None, backend: BackendChoice | None) -> ProfileChoice:
@@ -92,6 +157,13 @@ def _profile(profile: ProfileChoice | None, backend: BackendChoice | None) -> Pr
     if profile is not None and backend is not None and profile != implied:
         raise typer.BadParameter(f"{backend} takes the profile {implied}", param_hint="--profile")
     return profile or implied
+
+
+def _tag(weight_bits: str, activation_bits: str) -> str:
+    """``int8``, ``w4a8``, ``w8`` or ``w4`` in the derived name."""
+    if activation_bits == "none":
+        return f"w{weight_bits}"
+    return "int8" if weight_bits == "8" else "w4a8"
 
 
 def _target(path: Path, source: Path) -> Path:
@@ -103,23 +175,42 @@ def _target(path: Path, source: Path) -> Path:
     return require_output(path, [source])
 
 
-def _told(
-    target: Path, source: Path, quantized: QuantizedGraph, cache: CalibrationCache, out: Output
-) -> dict[str, Any]:
-    """Keep the cache, ask the engines, and say what came out."""
-    from rcompress.engines.compiled import compiled_graphs
+def _spared(
+    graph: SourceGraph,
+    spec: ModelSpec,
+    given: Calibration | None,
+    max_drop: float,
+    how: QuantizeOptions,
+    data_dir: Path | None,
+    out: Output,
+) -> Spared:
+    from rcompress.data import dataset_for
+    from rcompress.errors import RcompressError
+    from rcompress.methods.calibration_data import CalibrationImages
+    from rcompress.methods.mixed_precision import within_drop
 
-    kept = calibrating.keep_cache(target, cache, out)
-    out.note(quantized.report.sentence())
-    compiled = compiled_graphs(quantized.model)
-    for graph in compiled:
-        out.note(graph.sentence())
-    size, before = target.stat().st_size, source.stat().st_size
-    out.note(f"{size:,} bytes, {size / before:.2f} times the source's {before:,}")
-    return {
-        "calibration": str(kept),
-        "size_bytes": size,
-        "source_bytes": before,
-        "report": asdict(quantized.report),
-        "compiled": [graph.to_dict() for graph in compiled],
-    }
+    if not isinstance(given, CalibrationImages):
+        raise RcompressError(graph.path, "--max-drop needs images, not ranges", "name a dataset with --calib")
+    opened = dataset_for(graph.path, spec.preprocessing, given.dataset, data_dir)
+    choice = opened.split(spec.choice_split)
+    found = within_drop(graph.model, given, choice, max_drop, how, str(graph.path), out)
+    kept = ", ".join(found.layers) or "none"
+    higher = "8-bit weights" if how.bits.weights == 4 else "FP32"
+    out.note(
+        f"layers kept in {higher}: {kept} ({len(found.layers)}); {spec.choice_split} top-1 "
+        f"{found.float_percent:.2f} -> {found.percent:.2f} %"
+    )
+    return found
+
+
+def _write_half(
+    source: Path, output: Path | None, half: Literal["fp16", "bf16"], arch: str | None, out: Output
+) -> None:
+    from rcompress.artifacts.files import require_output
+    from rcompress.methods.half_file import write_half
+
+    target = require_output(output or derived(source, half, ".onnx"), [source])
+    if target.suffix not in (".onnx", ".pth") or (target.suffix, source.suffix) == (".pth", ".onnx"):
+        raise typer.BadParameter(f"{target.name}: choose .onnx, or .pth from a .pth", param_hint="-o")
+    write_half(source, target, half, arch)
+    out.path(target, **calibrating.say_sizes(target, source, out))
