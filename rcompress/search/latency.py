@@ -20,6 +20,7 @@ from rcompress.export import onnx_from_module
 from rcompress.measure.latency import Latency, time_interleaved
 from rcompress.methods.calibration_data import CalibrationImages
 from rcompress.methods.deploy import EngineRequest, deploy
+from rcompress.methods.placement import Profile
 from rcompress.methods.quantize import QuantizeOptions
 from rcompress.methods.source_graph import SourceGraph
 from rcompress.progress import SILENT, Progress
@@ -102,5 +103,5 @@ class Stopwatch:
         conditions = self._conditions
         batch = conditions.batch_size
         build = BuildOptions("int8" if conditions.int8 else "fp32", batch_range=(batch, batch, batch))
-        profile = "tensorrt" if SUFFIXES[conditions.backend] == ".plan" else "cpu"
+        profile: Profile = "tensorrt" if SUFFIXES[conditions.backend] == ".plan" else "cpu"
         return EngineRequest(conditions.backend, build, QuantizeOptions(profile))
