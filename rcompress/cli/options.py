@@ -67,6 +67,10 @@ RecipeName = Annotated[
     Literal["default", "finetune", "trt-study", "cpu-study"],
     typer.Option("--recipe", help="Named recipe; the options below change it."),
 ]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="TOML file with parts of the recipe (tune writes one); options go before it."),
+]
 Epochs = Annotated[int | None, typer.Option("--epochs", min=0, help="Passes over the training split.")]
 TrainingBatchSize = Annotated[int | None, typer.Option("--batch-size", "-b", min=1)]
 LearningRate = Annotated[float | None, typer.Option("--learning-rate", "--lr", min=0, help="Its peak.")]
@@ -93,6 +97,13 @@ Resume = Annotated[
     bool, typer.Option("--resume", help="Go on where a killed run with the same options stood.")
 ]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard events.")]
+BnReestimation = Annotated[
+    bool,
+    typer.Option(
+        "--bn-reestimation/--no-bn-reestimation",
+        help="Measure BatchNorm's statistics anew on training images before anything else.",
+    ),
+]
 Importance = Annotated[
     Literal["l1", "l2", "bn-scale", "fpgm", "lamp", "taylor", "hessian", "activation", "random"],
     typer.Option("--importance", help="Channels of least importance go first."),

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rcompress.training import Recipe
 
 
-def changed_recipe(name: str, **changes: Any) -> Recipe:
-    """The recipe called ``name``; ``changes`` are its fields, None where the option was left out.
+def changed_recipe(name: str, config: Path | None = None, **changes: Any) -> Recipe:
+    """The recipe called ``name``, changed by the file ``config`` and then by the options.
+
+    ``changes`` are its fields, None where the option was left out.
 
     Raises:
-        RcompressError: a value is none of those allowed.
+        RcompressError: a value is none of those allowed, or the file cannot be read.
     """
     from rcompress.training import RECIPES
+    from rcompress.training.recipe_file import recipe_from_toml
 
-    return replace(RECIPES[name], **{field: value for field, value in changes.items() if value is not None})
+    recipe = RECIPES[name] if config is None else recipe_from_toml(config, RECIPES[name])
+    return replace(recipe, **{field: value for field, value in changes.items() if value is not None})

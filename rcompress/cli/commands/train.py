@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rcompress.cli import options
 from rcompress.cli.naming import derived
 from rcompress.cli.output import Output
+from rcompress.cli.recipes import changed_recipe
 
 if TYPE_CHECKING:
     from rcompress.training import Recipe
     from rcompress.training.start import Start
 
 TORCHVISION = "torchvision"
-RecipeName = Literal["default", "finetune", "trt-study", "cpu-study"]
 
 
 def command(
@@ -35,42 +35,29 @@ def command(
     ] = None,
     shortcut: options.Shortcut = None,
     stem: options.Stem = None,
-    recipe: Annotated[
-        RecipeName, typer.Option(help="Named recipe; the options below change it.")
-    ] = "default",
-    epochs: Annotated[int | None, typer.Option(min=0, help="Passes over the training split.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", "-b", min=1)] = None,
-    learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr", min=0)] = None,
-    optimizer: Annotated[
-        Literal["sgd", "adamw"] | None, typer.Option(help="sgd has Nesterov momentum.")
-    ] = None,
-    schedule: Annotated[Literal["onecycle", "cosine", "step"] | None, typer.Option()] = None,
-    weight_decay: Annotated[float | None, typer.Option("--weight-decay", "--wd", min=0)] = None,
-    label_smoothing: Annotated[float | None, typer.Option(min=0, max=0.9)] = None,
-    mixup: Annotated[float | None, typer.Option(min=0, help="Alpha of mixup; 0: off.")] = None,
-    cutout: Annotated[int | None, typer.Option(min=0, help="Side of the blanked square; 0: off.")] = None,
-    ema: Annotated[
-        float | None, typer.Option(min=0, max=0.99999, help="Decay of the moving average; 0: off.")
-    ] = None,
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16"],
-        typer.Option(help="auto: BF16 on GPUs and on CPUs that multiply in BF16, FP32 elsewhere."),
-    ] = "auto",
-    compile: Annotated[
-        bool, typer.Option("--compile", help="Run the network through torch.compile.")
-    ] = False,
+    recipe: options.RecipeName = "default",
+    config: options.Config = None,
+    epochs: options.Epochs = None,
+    batch_size: options.TrainingBatchSize = None,
+    learning_rate: options.LearningRate = None,
+    optimizer: options.Optimizer = None,
+    schedule: options.Schedule = None,
+    weight_decay: options.WeightDecay = None,
+    label_smoothing: options.LabelSmoothing = None,
+    mixup: options.Mixup = None,
+    cutout: options.Cutout = None,
+    ema: options.Ema = None,
+    teacher: options.Teachers = None,
+    temperature: options.Temperature = None,
+    alpha: options.Alpha = None,
+    precision: options.Precision = "auto",
+    compile: options.Compile = False,
     sync_bn: Annotated[
         bool, typer.Option("--sync-bn", help="BatchNorm over the whole batch of several processes (GPUs).")
     ] = False,
-    image_size: Annotated[
-        int | None, typer.Option(min=8, help="Side of the inputs for imagefolder sets (224).")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where a killed run with the same options stood.")
-    ] = False,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also write TensorBoard events.")
-    ] = False,
+    image_size: options.ImageSize = None,
+    resume: options.Resume = False,
+    tensorboard: options.TensorBoard = False,
     data_dir: options.DataDir = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -110,18 +97,22 @@ def command(
         from dataclasses import asdict
 
         from rcompress.artifacts.files import require_checkpoint_output
-        from rcompress.cli.session import open_settings, resumable, say_scores
-        from rcompress.training import RECIPES, run_training
+        from rcompress.cli.session import distilled, open_settings, resumable, say_scores
+        from rcompress.training import run_training
+        from rcompress.training.guidance import Guidance
         from rcompress.training.run import write_trained
 
         source = Path(init) if init not in (None, TORCHVISION) else None
         default = derived(source, "tuned", ".pth") if source else Path(f"{_file_stem(arch)}.pth")
-        target = require_checkpoint_output(output or default, [source] if source else [])
-        settings = replace(open_settings(device, threads, precision, compile, seed), sync_batchnorm=sync_bn)
-        chosen = replace(
-            RECIPES[recipe], **{name: value for name, value in changes.items() if value is not None}
+        target = require_checkpoint_output(
+            output or default, [path for path in (source, config, *(teacher or ())) if path]
         )
+        settings = replace(open_settings(device, threads, precision, compile, seed), sync_batchnorm=sync_bn)
+        chosen = changed_recipe(recipe, config, **changes)
         start = _start(source, init, arch, builder, dataset, data_dir, image_size, chosen, seed, out)
+        loss = distilled(
+            start.spec, settings, teacher, temperature, alpha, None, arch, chosen.label_smoothing
+        )
         with resumable(out, target):
             outcome = run_training(
                 start.module,
@@ -134,6 +125,7 @@ def command(
                 resume,
                 tensorboard,
                 out,
+                Guidance(loss),
             )
         used = start.spec.preprocessing
         chosen = replace(chosen, mean=used.mean, std=used.std)  # whoever chose it
@@ -143,6 +135,7 @@ def command(
             "precision": settings.precision,
             "seed": seed,
             "init": init,
+            **({"distillation": loss.identity()} if loss else {}),
         }
         write_trained(target, "train", start.spec, outcome, details, start.parent)
         say_scores(out, outcome)
