@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rcompress.errors import RcompressError
+from rcompress.models.cifar_resnet import FixedShortcut
 from rcompress.training.constraints import Masks, apply_masks
 
 Scope = Literal["global", "layer"]
@@ -163,7 +164,7 @@ def choose_masks(
     """Masks by parameter name, and by layer why others are left alone; nothing is changed.
 
     Args:
-        module: any network; its convolutions and linear layers are looked at, fixed ones (not trainable) are not.
+        module: any network; its convolutions and linear layers are looked at, but for shortcuts that are fixed.
         pattern: which weights go.
         ignore: layers, or parts of the network that hold layers, to be left dense.
 
@@ -187,11 +188,11 @@ def sparsify(module: nn.Module, pattern: Pattern, ignore: Sequence[str] = ()) ->
 
 
 def sparsifiable(module: nn.Module) -> dict[str, Layer]:
-    """The trainable convolutions and linear layers by name, in the network's order."""
+    """The convolutions and linear layers by name, in the network's order, without those fixed by construction."""
     return {
         name: layer
         for name, layer in module.named_modules()
-        if isinstance(layer, Layer) and layer.weight.requires_grad
+        if isinstance(layer, Layer) and not isinstance(layer, FixedShortcut)
     }
 
 
@@ -204,11 +205,6 @@ def sparsity_table(module: nn.Module, dense: Mapping[str, str] = {}) -> list[Lay
         counts = (weight.numel(), int(weight.count_nonzero()), len(weight), dead)
         rows.append(LayerSparsity(name, *counts, dense.get(name)))
     return rows
-
-
-def dead_layers(table: Iterable[LayerSparsity]) -> list[str]:
-    """Layers without any weight left: the network passes nothing through them."""
-    return [row.name for row in table if row.nonzero == 0]
 
 
 def _largest(magnitudes: Tensor, sparsity: float) -> Tensor:
