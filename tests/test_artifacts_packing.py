@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
+import zlib
 
 import pytest
 import torch
@@ -36,8 +39,27 @@ def state():
     }
 
 
+def opened(packed):
+    """(index, the bytes that follow it)."""
+    length = packed["index_bytes"]
+    return json.loads(zlib.decompress(packed["blob"][:length].numpy().tobytes())), packed["blob"][length:]
+
+
+def closed(index, body):
+    return headed(json.dumps(index).encode(), body)
+
+
+def headed(text, body=torch.zeros(0).byte()):
+    head = zlib.compress(text)
+    return {"index_bytes": len(head), "blob": torch.cat([torch.tensor(list(head)).byte(), body])}
+
+
 def codecs(packed):
-    return {name: codec for name, _, _, codec, _, _ in packed["index"]}
+    return {name: codec for name, _, _, codec, _, _ in opened(packed)[0]}
+
+
+def body_bytes(tensor):
+    return len(opened(pack({"w": tensor}))[1])
 
 
 def bits_of(tensor):
@@ -66,15 +88,15 @@ def test_sizes_are_those_of_the_codes():
     generator = torch.Generator().manual_seed(0)
     count = 64 * 64 * 9
     signs = torch.randn(64, 64, 3, 3, generator=generator).sign()
-    assert pack({"w": signs})["blob"].numel() == count // 8 + 2 * 4
-    assert pack({"w": signs * torch.rand(64, 1, 1, 1).add(1)})["blob"].numel() == count // 8 + 64 * 4
+    assert body_bytes(signs) == count // 8 + 2 * 4
+    assert body_bytes(signs * torch.rand(64, 1, 1, 1).add(1)) == count // 8 + 64 * 4
     table = torch.randn(256, generator=generator)
     even = table[torch.randint(256, (64, 64, 3, 3), generator=generator)]
-    assert pack({"w": even})["blob"].numel() == count + 256 * 4
+    assert body_bytes(even) == count + 256 * 4
     symbols = torch.randn(64, 64, 3, 3, generator=generator).mul(4).round().clamp(-16, 15)
     shares = torch.bincount(symbols.long().flatten() + 16) / count
     entropy = -float((shares[shares > 0] * shares[shares > 0].log2()).sum()) * count / 8
-    assert pack({"w": symbols})["blob"].numel() < 1.08 * entropy + 32 * 4
+    assert body_bytes(symbols) < 1.08 * entropy + 32 * 4
 
 
 def test_a_packed_checkpoint_reads_as_a_dense_one(tmp_path):
@@ -90,12 +112,12 @@ def test_a_packed_checkpoint_reads_as_a_dense_one(tmp_path):
 
 def forged(position, value, tensor="bits.weight"):
     """The packed state with one field of one entry changed."""
-    packed = pack(state())
-    entry = next(fields for fields in packed["index"] if fields[0] == tensor)
-    entry[position] = value
-    return packed
+    index, body = opened(pack(state()))
+    next(fields for fields in index if fields[0] == tensor)[position] = value
+    return closed(index, body)
 
 
+SMALL = {name: tensor for name, tensor in state().items() if tensor.numel() < 10_000}
 FORGERIES = {
     "unknown dtype": forged(1, "complex64"),
     "other dtype": forged(1, "float64"),
@@ -119,8 +141,13 @@ FORGERIES = {
     "a name twice": forged(0, "raw.weight"),
     "a name that is none": forged(0, 7),
     "no index": {"blob": torch.zeros(3, dtype=torch.uint8)},
-    "empty index": {"index": [], "blob": torch.zeros(0, dtype=torch.uint8)},
-    "entry of two": {"index": [["w", "float32"]], "blob": torch.zeros(4, dtype=torch.uint8)},
+    "empty index": closed([], torch.zeros(0).byte()),
+    "index of another kind": closed({"w": 1}, torch.zeros(4).byte()),
+    "entry of two": closed([["w", "float32"]], torch.zeros(4).byte()),
+    "deep index": headed(b"[" * 10**5),
+    "index that inflates": headed(bytes(2**26)),
+    "index longer than the file": pack(state()) | {"index_bytes": 10**9},
+    "index of no length": pack(state()) | {"index_bytes": "all"},
     "floats for bytes": pack(state()) | {"blob": torch.zeros(8)},
     "expanded blob": pack(state()) | {"blob": torch.zeros(1, dtype=torch.uint8).expand(10**9)},
     "truncated blob": pack(state()) | {"blob": pack(state())["blob"][:-1].clone()},
@@ -142,9 +169,10 @@ def test_forged_indices_are_refused(tmp_path, content):
 def test_indices_beyond_the_table_are_refused():
     packed = pack({"w": torch.tensor([[1.0, 2.0, 3.0, 3.0, 1.0]])})
     assert codecs(packed)["w"] == "bits"
-    packed["blob"][3 * 4 :] = 255
+    index, body = opened(packed)
+    body[3 * 4 :] = 255
     with pytest.raises(SpecError, match="contradict"):
-        unpack(packed)
+        unpack(closed(index, body))
 
 
 def test_a_bomb_is_refused_before_it_goes_off():
@@ -155,27 +183,34 @@ def test_a_bomb_is_refused_before_it_goes_off():
 
     count = 2**26
     codes = lzma.compress(bytes(count), lzma.FORMAT_RAW, filters=RANGE_CODER)
-    blob = torch.frombuffer(bytearray(torch.zeros(1).numpy().tobytes() + codes), dtype=torch.uint8)
-    assert count > MAX_VALUES_PER_BYTE * len(blob)
+    body = torch.frombuffer(bytearray(bytes(4) + codes), dtype=torch.uint8)
+    assert count > MAX_VALUES_PER_BYTE * len(body)
     with pytest.raises(SpecError, match="more values than its codes"):
-        unpack({"index": [["w", "float32", [count], "range", 4, len(codes)]], "blob": blob})
+        unpack(closed([["w", "float32", [count], "range", 4, len(codes)]], body))
 
 
 def test_random_damage_never_escapes_as_anything_else():
     generator = torch.Generator().manual_seed(1)
-    whole = pack(state())
     for _ in range(200):
-        packed = {"index": [list(fields) for fields in whole["index"]], "blob": whole["blob"].clone()}
-        entry = packed["index"][int(torch.randint(len(packed["index"]), (), generator=generator))]
+        index, body = opened(pack(SMALL))
+        entry = index[int(torch.randint(len(index), (), generator=generator))]
         entry[4 + int(torch.randint(2, (), generator=generator))] += int(
             torch.randint(-9, 9, (), generator=generator)
         )
-        where = torch.randint(len(packed["blob"]), (20,), generator=generator)
-        packed["blob"][where] = torch.randint(256, (20,), generator=generator).byte()
-        try:
-            unpack(packed)
-        except SpecError:
-            continue
+        where = torch.randint(len(body), (20,), generator=generator)
+        body[where] = torch.randint(256, (20,), generator=generator).byte()
+        with contextlib.suppress(SpecError):
+            unpack(closed(index, body))
+
+
+def test_random_damage_of_the_whole_blob_neither():
+    generator = torch.Generator().manual_seed(2)
+    whole = pack(SMALL)
+    for _ in range(200):
+        where = torch.randint(len(whole["blob"]), (5,), generator=generator)
+        damaged = whole["blob"].index_put((where,), torch.randint(256, (5,), generator=generator).byte())
+        with contextlib.suppress(SpecError):
+            unpack(whole | {"blob": damaged})
 
 
 def test_a_type_that_cannot_be_packed_is_named():

@@ -1,13 +1,15 @@
 """Packed weights: tensors of few distinct values as codes, losslessly; decoded to a dense state dict on reading.
 
-All tensors share one blob: an archive entry for each doubles a small file. Nothing in a file is trusted: every
-length is checked against the blob before anything of a claimed size is allocated.
+All tensors share one blob, with their index (deflated JSON) before them: an archive entry for each doubles a small
+file. Nothing in a file is trusted: every length is checked before anything of a claimed size is allocated.
 """
 
 from __future__ import annotations
 
+import json
 import lzma
 import math
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +33,8 @@ MAX_CODES = 256
 
 MAX_VALUES_PER_BYTE = 64
 """Bounds what a small file can make us allocate; eight is what bits need, the rest is for entropy coding."""
+
+MAX_INDEX_BYTES = 1 << 24
 
 RANGE_CODER = [
     {"id": lzma.FILTER_LZMA1, "dict_size": 1 << 16, "lc": 0, "lp": 0, "pb": 0}
@@ -64,12 +68,14 @@ class Entry:
 
 
 def pack(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The smallest lossless coding of every tensor, as ``{"index": [...], "blob": uint8 tensor}``.
+    """The smallest lossless coding of every tensor, as ``{"index_bytes": n, "blob": uint8 tensor}``.
+
+    The blob's first n bytes are the index: name, dtype, shape, codec, bytes of table and of codes for each tensor.
 
     Raises:
         ValueError: a tensor has a dtype that is not of `DTYPES`.
     """
-    index, parts = [], []
+    index, parts = [], [b""]
     for name, tensor in state_dict.items():
         dtype = str(tensor.dtype).removeprefix("torch.")
         if dtype not in DTYPES:
@@ -77,7 +83,9 @@ def pack(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
         codec, table, codes = _smallest(tensor.detach().cpu().contiguous())
         index.append([name, dtype, list(tensor.shape), codec, len(table), len(codes)])
         parts += [table, codes]
-    return {"index": index, "blob": torch.frombuffer(bytearray(b"".join(parts)), dtype=torch.uint8)}
+    parts[0] = zlib.compress(json.dumps(index).encode(), 9)
+    blob = torch.frombuffer(bytearray(b"".join(parts)), dtype=torch.uint8)
+    return {"index_bytes": len(parts[0]), "blob": blob}
 
 
 def unpack(content: object) -> dict[str, Tensor]:
@@ -86,18 +94,18 @@ def unpack(content: object) -> dict[str, Tensor]:
     Raises:
         SpecError: anything in ``content`` is missing, of the wrong type, or contradicts the blob.
     """
-    entries, blob = _parts(content)
+    entries, body = _parts(content)
     state, start = {}, 0
     for entry in entries:
         middle, end = start + entry.table_bytes, start + entry.table_bytes + entry.code_bytes
-        dense = CODECS[entry.codec](entry, blob[start:middle], blob[middle:end])
+        dense = CODECS[entry.codec](entry, body[start:middle], body[middle:end])
         state[entry.name] = _tensor(entry, dense)
         start = end
     return state
 
 
 def packed_bytes(content: Mapping[str, Any]) -> int:
-    """Bytes of all tables and codes."""
+    """Bytes of the index and of all tables and codes."""
     return int(content["blob"].numel())
 
 
@@ -135,23 +143,40 @@ def _tensor(entry: Entry, dense: Bytes) -> Tensor:
 
 
 def _parts(content: object) -> tuple[list[Entry], Bytes]:
-    if not isinstance(content, Mapping) or not isinstance(content.get("index"), list):
-        raise SpecError("its packed weights have no index")
-    blob = content.get("blob")
+    """The entries of the index, and the bytes that follow it."""
+    blob = content.get("blob") if isinstance(content, Mapping) else None
     row = isinstance(blob, Tensor) and blob.dtype == torch.uint8 and blob.dim() == 1 and blob.is_contiguous()
-    if not isinstance(blob, Tensor) or not row:
+    if not isinstance(content, Mapping) or not isinstance(blob, Tensor) or not row:
         raise SpecError("its packed weights are no row of bytes")
-    entries = [_entry(fields, len(blob)) for fields in content["index"]]
+    length = content.get("index_bytes")
+    if type(length) is not int or not 0 < length <= len(blob):
+        raise SpecError("its packed weights have no index")
+    body = blob[length:].numpy()
+    entries = [_entry(fields, len(body)) for fields in _index(blob[:length].numpy().tobytes())]
     if not entries or len({entry.name for entry in entries}) != len(entries):
         raise SpecError("the index of its packed weights is empty or names a tensor twice")
-    if sum(entry.table_bytes + entry.code_bytes for entry in entries) != len(blob):
+    if sum(entry.table_bytes + entry.code_bytes for entry in entries) != len(body):
         raise SpecError("its packed weights are not as long as their index says")
-    return entries, blob.numpy()
+    return entries, body
+
+
+def _index(deflated: bytes) -> list[Any]:
+    try:
+        inflater = zlib.decompressobj()
+        index = json.loads(inflater.decompress(deflated, MAX_INDEX_BYTES))
+    except (zlib.error, ValueError, RecursionError):
+        index = None
+    if not isinstance(index, list):
+        raise SpecError("the index of its packed weights is damaged")
+    return index
 
 
 def _entry(fields: object, available: int) -> Entry:
     match fields:
-        case [str(name), str(dtype), list(shape), str(codec), int(table), int(codes)]:
+        case [str(name), str(dtype), list(shape), str(codec), int(table), int(codes)] if bool not in (
+            type(table),
+            type(codes),
+        ):
             pass
         case _:
             raise SpecError("the index of its packed weights is damaged")

@@ -14,6 +14,7 @@ COMMANDS = (
     "sensitivity",
     "sparsify",
     "quantize",
+    "cluster",
     "export",
     "build-engine",
     "eval",
