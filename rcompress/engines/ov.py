@@ -186,6 +186,16 @@ def load(path: Path, options: RunOptions = RunOptions()) -> OpenVinoEngine:
     return OpenVinoEngine(path, options)
 
 
+def open_network(path: Path, options: RunOptions = RunOptions()) -> tuple[Any, dict[str, Any]]:
+    """The network of an .xml or .onnx file and the settings it is compiled with, for looking inside it.
+
+    Raises:
+        RcompressError: as `load`.
+    """
+    network, _, precision = _read(path)
+    return network, _settings(options.threads, precision)
+
+
 def _read(path: Path) -> tuple[Any, str | None, Precision]:
     """Network, description and precision of an .xml or .onnx file."""
     import openvino

@@ -19,6 +19,7 @@ COMMANDS = (
     "build-engine",
     "eval",
     "bench",
+    "diagnose",
     "predict",
     "inspect",
     "doctor",
