@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from rcompress.artifacts.checkpoint import write_checkpoint
-from rcompress.artifacts.spec import ModelSpec, ParentFields, Preprocessing, Step
+from rcompress.artifacts.spec import ModelSpec, ParentFields, Step
 from rcompress.data import Dataset
 from rcompress.errors import HelperDone
 from rcompress.measure.accuracy import Scores
@@ -138,12 +138,6 @@ def test_scores(
     return validate(
         module, split.on(settings.device), spec.preprocessing, replace(settings, precision="fp32")
     )
-
-
-def normalized_as(recipe: Recipe, preprocessing: Preprocessing) -> Preprocessing:
-    """The dataset's preprocessing with the recipe's own normalisation, where it has one."""
-    mean, std = recipe.mean or preprocessing.mean, recipe.std or preprocessing.std
-    return replace(preprocessing, mean=mean, std=std)
 
 
 def _not_written(trainer: Trainer) -> None:

@@ -9,11 +9,12 @@ import torch
 import torchvision
 from torch import nn
 
-from rcompress.artifacts.spec import ModelSpec, ParentFields, parent_fields
-from rcompress.data import Dataset, check_matches, dataset_for
+from rcompress.artifacts.spec import ModelSpec, ParentFields, Preprocessing, parent_fields
+from rcompress.data import Dataset, check_matches, dataset_for, open_dataset
 from rcompress.errors import RcompressError
 from rcompress.models import build_model, load_model
 from rcompress.progress import SILENT, Progress
+from rcompress.training.recipe import Recipe
 
 TORCHVISION = "torchvision"
 
@@ -26,6 +27,54 @@ class Start:
     spec: ModelSpec
     dataset: Dataset
     parent: ParentFields = field(default_factory=ParentFields)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run is to start, in words that can be handed to another process.
+
+    Attributes:
+        init: a checkpoint's path, ``torchvision``, or None for fresh weights.
+        arch: of fresh weights and torchvision's; the user's own, where a checkpoint was built by it.
+        builder: the builder's options.
+        dataset: its name; None for the checkpoint's.
+        data_dir, image_size: see `open_dataset`.
+    """
+
+    init: str | None
+    arch: str | None
+    builder: dict[str, str]
+    dataset: str | None
+    data_dir: Path | None = None
+    image_size: int | None = None
+
+    @property
+    def source(self) -> Path | None:
+        """The checkpoint, where there is one."""
+        return None if self.init in (None, TORCHVISION) else Path(str(self.init))
+
+    def open(self, recipe: Recipe, seed: int, progress: Progress = SILENT) -> Start:
+        """The network and its data; fresh ones are fed as ``recipe`` says.
+
+        Raises:
+            RcompressError: see `fresh`, `from_torchvision` and `from_checkpoint`.
+        """
+        if self.source is not None:
+            return from_checkpoint(self.source, self.arch, self.dataset, self.data_dir, progress)
+        assert self.arch is not None and self.dataset is not None
+        opened = open_dataset(self.dataset, self.data_dir, self.image_size)
+        if self.init == TORCHVISION:
+            start = from_torchvision(self.arch, self.builder, opened, seed, progress)
+        else:
+            start = fresh(self.arch, self.builder, opened, seed)
+        preprocessing = normalized_as(recipe, start.spec.preprocessing)
+        return replace(start, spec=replace(start.spec, preprocessing=preprocessing))
+
+
+def normalized_as(recipe: Recipe, preprocessing: Preprocessing) -> Preprocessing:
+    """The dataset's preprocessing with the recipe's own normalisation, where it has one."""
+    mean, std = recipe.mean or preprocessing.mean, recipe.std or preprocessing.std
+    return replace(preprocessing, mean=mean, std=std)
 
 
 def fresh(arch: str, options: dict[str, str], dataset: Dataset, seed: int) -> Start:

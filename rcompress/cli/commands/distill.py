@@ -170,8 +170,7 @@ def _from_nothing(
 ) -> Start:
     """A fresh network for the teacher's data."""
     from rcompress.data import dataset_for
-    from rcompress.training.run import normalized_as
-    from rcompress.training.start import fresh
+    from rcompress.training.start import fresh, normalized_as
 
     start = fresh(
         arch, builder, dataset_for(teacher.path, teacher.spec.preprocessing, dataset, data_dir), seed

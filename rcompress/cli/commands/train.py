@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,10 +12,6 @@ from rcompress.cli import options
 from rcompress.cli.naming import derived
 from rcompress.cli.output import Output
 from rcompress.cli.recipes import changed_recipe
-
-if TYPE_CHECKING:
-    from rcompress.training import Recipe
-    from rcompress.training.start import Start
 
 TORCHVISION = "torchvision"
 
@@ -101,15 +97,17 @@ def command(
         from rcompress.training import run_training
         from rcompress.training.guidance import Guidance
         from rcompress.training.run import write_trained
+        from rcompress.training.start import Origin
 
-        source = Path(init) if init not in (None, TORCHVISION) else None
+        origin = Origin(init, arch, builder, dataset, data_dir, image_size)
+        source = origin.source
         default = derived(source, "tuned", ".pth") if source else Path(f"{_file_stem(arch)}.pth")
         target = require_checkpoint_output(
             output or default, [path for path in (source, config, *(teacher or ())) if path]
         )
         settings = replace(open_settings(device, threads, precision, compile, seed), sync_batchnorm=sync_bn)
         chosen = changed_recipe(recipe, config, **changes)
-        start = _start(source, init, arch, builder, dataset, data_dir, image_size, chosen, seed, out)
+        start = origin.open(chosen, seed, out)
         loss = distilled(
             start.spec, settings, teacher, temperature, alpha, None, arch, chosen.label_smoothing
         )
@@ -140,34 +138,6 @@ def command(
         write_trained(target, "train", start.spec, outcome, details, start.parent)
         say_scores(out, outcome)
         out.path(target, metrics=outcome.metrics)
-
-
-def _start(
-    source: Path | None,
-    init: str | None,
-    arch: str | None,
-    builder: dict[str, str],
-    dataset: str | None,
-    data_dir: Path | None,
-    image_size: int | None,
-    recipe: Recipe,
-    seed: int,
-    out: Output,
-) -> Start:
-    from rcompress.data import open_dataset
-    from rcompress.training.run import normalized_as
-    from rcompress.training.start import fresh, from_checkpoint, from_torchvision
-
-    if source is not None:
-        return from_checkpoint(source, arch, dataset, data_dir, out)
-    assert arch is not None and dataset is not None
-    opened = open_dataset(dataset, data_dir, image_size)
-    if init == TORCHVISION:
-        start = from_torchvision(arch, builder, opened, seed, out)
-    else:
-        start = fresh(arch, builder, opened, seed)
-    preprocessing = normalized_as(recipe, start.spec.preprocessing)
-    return replace(start, spec=replace(start.spec, preprocessing=preprocessing))
 
 
 def _file_stem(arch: str | None) -> str:
