@@ -54,6 +54,12 @@ class Member:
         """``values``, shaped as ``parameter`` (its data or gradient), by channel: (n, values per channel)."""
         return self._by_channel(parameter, values)[self._where(parameter)].flatten(1)
 
+    def write_rows(self, parameter: nn.Parameter, places: Tensor, rows: Tensor) -> None:
+        """Overwrite the `rows` at ``places``, int64 (m,), of ``parameter``'s data with ``rows`` (m, values)."""
+        where = tuple(index[places] for index in self._where(parameter))
+        target = self._by_channel(parameter, parameter.detach())
+        target[where] = rows.view_as(target[where])
+
     def length(self, parameter: nn.Parameter) -> int:
         """How many channels of the layer, of this group or others, ``parameter`` holds values of."""
         led_by = self._by_channel(parameter, parameter).shape
