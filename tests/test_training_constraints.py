@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_net import Small
 from torch import nn
 
 from rcompress.data import open_dataset
@@ -18,20 +19,6 @@ from rcompress.training.penalties import BatchNormScale, GroupLasso, GrowingPena
 CPU = Settings(torch.device("cpu"))
 
 
-class Small(nn.Module):
-    """Two convolutions with BatchNorm and a head: a step takes milliseconds."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 8, 3, stride=2, bias=False), nn.BatchNorm2d(8)
-        self.conv2, self.bn2 = nn.Conv2d(8, 8, 3, stride=2, bias=False), nn.BatchNorm2d(8)
-        self.fc = nn.Linear(8, 10)
-
-    def forward(self, images):
-        features = self.bn2(self.conv2(self.bn1(self.conv1(images)).relu())).relu()
-        return self.fc(features.mean((2, 3)))
-
-
 @pytest.fixture(scope="module")
 def material():
     digits = open_dataset("digits")
@@ -43,7 +30,7 @@ def material():
 
 def network() -> Small:
     torch.manual_seed(0)
-    return Small()
+    return Small(10)
 
 
 def trained_by(material, *constraints, epochs=2, ema=0.9, module=None):

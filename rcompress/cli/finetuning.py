@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finetuning:
-    """As given; ``epochs`` 0: none.
+    """As given; ``epochs`` 0: none; ``base`` names the recipe that they change.
 
     Raises:
         BadParameter: there is none, but something is said of it.
@@ -31,6 +31,7 @@ class Finetuning:
     distill: bool = True
     temperature: float | None = None
     alpha: float | None = None
+    base: Literal["finetune", "iterative-10"] = "finetune"
 
     def __post_init__(self) -> None:
         said = (self.learning_rate, self.batch_size, self.teachers, self.temperature, self.alpha)
@@ -40,12 +41,12 @@ class Finetuning:
             )
 
     def recipe(self) -> Recipe:
-        """The fine-tuning recipe with what was given."""
+        """The recipe with what was given."""
         from dataclasses import replace
 
         from rcompress.training import RECIPES
 
-        recipe = replace(RECIPES["finetune"], epochs=self.epochs)
+        recipe = replace(RECIPES[self.base], epochs=self.epochs)
         recipe = replace(recipe, learning_rate=self.learning_rate or recipe.learning_rate)
         return replace(recipe, batch_size=self.batch_size or recipe.batch_size)
 

@@ -37,13 +37,13 @@ class SparsifyRequest:
         pattern: which weights go.
         schedule: ``one-shot``, or ``cubic``: `Unstructured` sparsity that grows during fine-tuning.
         ignore: layers left dense.
-        reestimate: BatchNorm's statistics are measured anew before fine-tuning.
+        bn_reestimation: BatchNorm's statistics are measured anew before fine-tuning.
     """
 
     pattern: SparsePattern
     schedule: Schedule = "one-shot"
     ignore: tuple[str, ...] = ()
-    reestimate: bool = True
+    bn_reestimation: bool = True
 
     def options(self) -> dict[str, Any]:
         """For a lineage step and a run's identity: primitives."""
@@ -52,7 +52,7 @@ class SparsifyRequest:
             **named,
             "schedule": self.schedule,
             "ignore": list(self.ignore),
-            "reestimate": self.reestimate,
+            "bn_reestimation": self.bn_reestimation,
         }
 
 
@@ -102,7 +102,7 @@ def sparsified(
         return _grown(start, request, settings, target, tuning, progress)
     masks, dense = sparsify(start.module, request.pattern, request.ignore)
     recovery = None
-    if request.reestimate:
+    if request.bn_reestimation:
         recovery = recover(start.module, start.spec, start.dataset, settings, progress)
         progress.note(str(recovery) if recovery else "There is no BatchNorm to re-estimate.")
     outcome = None

@@ -68,9 +68,7 @@ def command(
     ignore: Annotated[
         list[str] | None, typer.Option(help="Layer, or part of the network, to leave dense; may be repeated.")
     ] = None,
-    reestimate: Annotated[
-        bool, typer.Option("--reestimate/--no-reestimate", help="Measure BatchNorm's statistics anew.")
-    ] = True,
+    bn_reestimation: options.BnReestimation = True,
     finetune_epochs: Annotated[
         int, typer.Option(min=0, help="Train this long afterwards; zeros stay zero.")
     ] = 0,
@@ -120,7 +118,10 @@ def command(
         from rcompress.training.start import from_checkpoint
 
         request = SparsifyRequest(
-            _pattern(sparsity, nm, filters, scope, linear, head), schedule, tuple(ignore or ()), reestimate
+            _pattern(sparsity, nm, filters, scope, linear, head),
+            schedule,
+            tuple(ignore or ()),
+            bn_reestimation and schedule == "one-shot",  # while zeros come one by one, BatchNorm follows
         )
         target = require_checkpoint_output(output or derived(source, _tag(request), ".pth"), [source])
         settings = open_settings(device, threads, precision, seed=seed)
