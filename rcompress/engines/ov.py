@@ -203,14 +203,19 @@ def _read(path: Path) -> tuple[Any, str | None, Precision]:
     require_file(path)
     if path.suffix == ".xml":
         require_file(path.with_suffix(".bin"))
+    description = _onnx_description(path) if path.suffix == ".onnx" else None  # refuses what is no graph
     try:
         network = openvino.Core().read_model(path)
-    except RuntimeError:
+    except RuntimeError as error:
+        if path.suffix == ".onnx":
+            raise RcompressError(
+                path, f"OpenVINO cannot read it ({_reason(error)})", "try --backend onnxruntime"
+            ) from None
         raise RcompressError(
             path, "is truncated or not an OpenVINO model, or its .bin is", "build it again"
         ) from None
     if path.suffix == ".onnx":
-        return network, _onnx_description(path), "fp32"
+        return network, description, "fp32"
     if not network.has_rt_info([RUNTIME_KEY]):
         return network, None, "fp32"
     try:

@@ -39,7 +39,8 @@ def file_metrics(path: Path, spec: ModelSpec | None, arch: str | None = None) ->
     if path.suffix == ".pth":
         loaded = load_model(path, arch)
         sizes |= module_metrics(loaded.module, loaded.spec.preprocessing.input_size)
-        return sizes if loaded.packed_bytes is None else sizes | {"weights_bytes": loaded.packed_bytes}
+        stored = module_weights(loaded.module.to(loaded.stored)).stored_bytes
+        return sizes | {"weights_bytes": stored if loaded.packed_bytes is None else loaded.packed_bytes}
     if path.suffix == ".onnx":
         return sizes | graph_metrics(read_onnx(path).model)
     if path.suffix == ".xml":

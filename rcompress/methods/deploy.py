@@ -14,9 +14,10 @@ from rcompress.measure.size import size_bytes
 from rcompress.measure.static import graph_metrics
 from rcompress.methods.calibration_cache import CalibrationCache
 from rcompress.methods.calibration_data import CalibrationImages
-from rcompress.methods.lower_precision import lower_precision
+from rcompress.methods.lower_precision import lower_precision, precision_of
 from rcompress.methods.post_training import quantization_record, quantize_after_training
 from rcompress.methods.quantize import QuantizationReport, QuantizeOptions
+from rcompress.methods.quantized_source import ready_for
 from rcompress.methods.source_graph import SourceGraph
 from rcompress.progress import SILENT, Progress
 
@@ -67,20 +68,22 @@ def deploy(
 
     Args:
         spec: the source's description, or what the user said of a foreign graph; None: the engine has none.
-        calibration: where INT8 ranges come from.
+        calibration: where INT8 ranges come from; None where the source is quantized already.
 
     Raises:
         RcompressError: the graph does not allow the precision, or the backend refuses it.
     """
     model, report, cache = source.model, None, None
-    if request.build.precision == "int8":
+    if precision_of(source.model) == "int8":
+        model = ready_for(source, request.backend, progress)
+    elif request.build.precision == "int8":
         if calibration is None:
             raise RcompressError(source.path, "INT8 needs calibration", "name a dataset with --calib")
         quantized, cache = quantize_after_training(
             model, calibration, request.quantize, str(source.path), progress
         )
         model, report = quantized.model, quantized.report
-    elif _in_graph(request):
+    elif _in_graph(request) and precision_of(source.model) == "fp32":
         model = lower_precision(
             model, "fp16" if request.build.precision == "fp16" else "bf16", str(source.path)
         )

@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from rcompress.engines.graph_io import graph_input, opset_of
+from rcompress.engines.base import Precision
+from rcompress.engines.graph_io import element_types, graph_input, opset_of
 from rcompress.errors import RcompressError
 
 HalfPrecision = Literal["fp16", "bf16"]
@@ -45,6 +46,16 @@ def lower_precision(
             subject, f"cannot compute in {precision} ({reason})", "build it in FP32"
         ) from None
     return result
+
+
+def precision_of(model: onnx.ModelProto) -> Precision:
+    """What a graph is made for, from its nodes and weights."""
+    if any(node.op_type == "DequantizeLinear" for node in model.graph.node):
+        return "int8"
+    kinds = set(element_types(model).values())
+    if TensorProto.FLOAT16 in kinds:
+        return "fp16"
+    return "bf16" if TensorProto.BFLOAT16 in kinds else "fp32"
 
 
 def _convert_constants(model: onnx.ModelProto, precision: HalfPrecision, subject: str) -> None:

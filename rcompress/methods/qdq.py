@@ -13,7 +13,7 @@ from rcompress.engines.graph_io import opset_of
 from rcompress.methods.calibration import Range
 from rcompress.methods.graph_view import GraphView, layer_name, remove_unused_initializers
 from rcompress.methods.placement import Integer, Placement, Weight, range_source
-from rcompress.methods.weight_grid import Bits, WeightGrid
+from rcompress.methods.weight_grid import Bits, WeightGrid, fitting_group
 
 LEAST_IR = 10
 NARROW_OPSET = 21  # scales for blocks of a tensor, and 4-bit integers, begin here
@@ -39,7 +39,7 @@ def insert_qdq(
     """A copy of ``model`` with Q/DQ around what ``placement`` names.
 
     Activations get one scale each; weights become INT8 or INT4 constants behind a DequantizeLinear, with one
-    scale for each output channel, one for all, or one for each ``group`` of a channel's weights. Biases stay
+    scale for each output channel, one for all, or one for at most ``group`` weights of a channel. Biases stay
     FP32: the runtimes quantize them by themselves, and TensorRT refuses a DequantizeLinear on INT32.
     """
     narrow = group is not None or any(weight.bits == 4 for weight in placement.weights)
@@ -58,7 +58,9 @@ def insert_qdq(
             opening += pair
     for name, axis in dict.fromkeys((weight.name, weight.axis) for weight in placement.weights):
         sharing = [weight for weight in placement.weights if (weight.name, weight.axis) == (name, axis)]
-        grid = WeightGrid(max(weight.bits for weight in sharing), axis, per_channel, group)
+        values = numpy_helper.to_array(view.initializers[name])
+        fitting = None if group is None else fitting_group(group, values, axis)
+        grid = WeightGrid(max(weight.bits for weight in sharing), axis, per_channel, fitting)
         opening += _quantize_weight(view, sharing, scales, grid)
     nodes = [*opening, *(made for node in result.graph.node for made in (node, *_following(node, after)))]
     kept = [NodeProto.FromString(node.SerializeToString()) for node in nodes]

@@ -34,7 +34,7 @@ class QuantizeOptions:
         per_channel: one weight scale for each output channel; else one for each layer.
         device: where calibration runs.
         bits: of weights and activations, layer by layer.
-        group: one weight scale for so many inputs of a channel; None: see ``per_channel``.
+        group: one weight scale for at most so many inputs of a channel; None: see ``per_channel``.
         equalize: cross-layer equalization first, see `equalization`.
     """
 

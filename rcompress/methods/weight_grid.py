@@ -24,7 +24,8 @@ class WeightGrid:
             are few: the largest magnitude is worth saturating; Banner et al. 2019, section 3).
         axis: of the output channels.
         per_channel: one scale for each output channel; else one for the layer.
-        group: one scale for so many weights of a channel; None: see ``per_channel``.
+        group: one scale for so many weights of a channel, which it divides (see `fitting_group`); None: see
+            ``per_channel``.
     """
 
     bits: Bits
@@ -57,19 +58,24 @@ class WeightGrid:
         """``scale`` as `scales` returns it, in a shape that broadcasts over weights of ``shape``."""
         if self.group is not None:
             others = [size for axis, size in enumerate(shape) if axis != self.axis]
-            wide = np.repeat(scale, self.group, axis=1)[:, : int(np.prod(others))]
+            wide = np.repeat(scale, self.group, axis=1)
             return np.moveaxis(wide.reshape(shape[self.axis], *others), 0, self.axis)
         if scale.ndim == 0:
             return scale
         return scale.reshape([-1 if axis == self.axis else 1 for axis in range(len(shape))])
 
     def _rows(self, values: FloatArray) -> FloatArray:
-        """The weights that share a scale, one row each; an incomplete group is filled with zeros."""
+        """The weights that share a scale, one row each."""
         flat = np.moveaxis(values, self.axis, 0).reshape(values.shape[self.axis], -1)
         if self.group is not None:
-            missing = -flat.shape[1] % self.group
-            return np.pad(flat, ((0, 0), (0, missing))).reshape(-1, self.group)
+            return flat.reshape(-1, self.group)
         return flat if self.per_channel else flat.reshape(1, -1)
+
+
+def fitting_group(group: int, values: FloatArray, axis: int) -> int:
+    """The largest size up to ``group`` that divides a channel's weights: OpenVINO 2026.4 takes no rest."""
+    inputs = values.size // values.shape[axis]
+    return max(size for size in range(1, min(group, inputs) + 1) if inputs % size == 0)
 
 
 def _positive(scale: FloatArray) -> FloatArray:

@@ -15,12 +15,17 @@ from rcompress.errors import RcompressError
 from rcompress.models.foreign import guess_architectures, option_words
 from rcompress.models.zoo import build_model, is_own
 
+HALVES = (torch.float16, torch.bfloat16)
+
 
 @dataclass(frozen=True)
 class LoadedModel:
     """A network in evaluation mode on the CPU, with its description and its file's hash.
 
-    ``packed_bytes`` is what the file's weights take where they are stored as codes, else None.
+    Attributes:
+        module: in FP32, also where the file's tensors are in half precision.
+        packed_bytes: what the file's weights take where they are stored as codes, else None.
+        stored: the type of the file's floating-point tensors.
     """
 
     path: Path
@@ -28,6 +33,7 @@ class LoadedModel:
     spec: ModelSpec
     sha256: str
     packed_bytes: int | None = None
+    stored: torch.dtype = torch.float32
 
 
 def load_model(path: Path, own_arch: str | None = None) -> LoadedModel:
@@ -52,7 +58,7 @@ def load_model(path: Path, own_arch: str | None = None) -> LoadedModel:
             path, f"was built by {spec.arch}, code that a file alone must not run", f"add --arch {spec.arch}"
         )
     try:
-        module = rebuild(spec, checkpoint.state_dict)
+        module = rebuild(spec, _widened(checkpoint.state_dict))
     except RcompressError as error:
         raise RcompressError(path, f"{error.subject}: {error.fault}", error.remedy) from None
     except (AttributeError, RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -60,7 +66,19 @@ def load_model(path: Path, own_arch: str | None = None) -> LoadedModel:
         raise RcompressError(
             path, f"its tensors do not make a {spec.arch} ({reason})", "write or import it again"
         ) from None
-    return LoadedModel(path, module, spec, checkpoint.sha256, checkpoint.packed_bytes)
+    stored = _stored_type(checkpoint.state_dict)
+    return LoadedModel(path, module, spec, checkpoint.sha256, checkpoint.packed_bytes, stored)
+
+
+def _stored_type(state_dict: Mapping[str, Tensor]) -> torch.dtype:
+    """Of the first tensor in half precision, which all others share in files of ours; else FP32."""
+    kinds = (tensor.dtype for tensor in state_dict.values())
+    return next((kind for kind in kinds if kind in HALVES), torch.float32)
+
+
+def _widened(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Half precision saves space; what is done with a network (pruning, training, export) is done in FP32."""
+    return {name: tensor.float() if tensor.dtype in HALVES else tensor for name, tensor in state_dict.items()}
 
 
 def _import_command(error: ForeignCheckpointError) -> str:

@@ -15,6 +15,7 @@ from rcompress.cli.values import batch_range, floats_per_channel
 if TYPE_CHECKING:
     from rcompress.engines.base import Backend, Precision
     from rcompress.methods.deploy import Deployed
+    from rcompress.methods.source_graph import SourceGraph
 
 BackendChoice = Literal["auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 
@@ -77,7 +78,8 @@ def command(
 ) -> None:
     """Build an engine from a checkpoint or ONNX file.
 
-    For OpenVINO, ONNX Runtime, TensorRT or TensorRT-RTX, in FP32, FP16, BF16 or calibrated INT8.
+    For OpenVINO, ONNX Runtime, TensorRT or TensorRT-RTX, in FP32, FP16, BF16 or calibrated INT8. A graph that is
+    quantized already is taken as it is.
 
     Example: rcompress build-engine r20.onnx --int8
     """
@@ -102,8 +104,9 @@ def command(
         if path.suffix != ".plan" and (target or workspace or timing_cache):
             raise typer.BadParameter("are TensorRT's", param_hint="--target, --workspace and --timing-cache")
         graph = open_graph(source, arch)
+        precision, quantizes = _settled(graph, precision)
         choice = parse_choice(calib, calib_images)
-        spec = calibrating.described(graph, means, stds, choice.dataset, needed=precision == "int8")
+        spec = calibrating.described(graph, means, stds, choice.dataset, needed=quantizes)
         build = BuildOptions(
             precision=precision,
             batch_range=batch_sizes,
@@ -117,7 +120,7 @@ def command(
         request = EngineRequest(chosen, build, QuantizeOptions(profile, method, percentile, not per_tensor))
         calibration = (
             calibrating.open_calibration(choice, spec, source, data_dir, seed, out)
-            if precision == "int8" and spec is not None
+            if quantizes and spec is not None
             else None
         )
         done = deploy(graph, spec, path, request, calibration, out)
@@ -138,6 +141,23 @@ def _precision(int8: bool, fp16: bool, bf16: bool) -> Precision:
     if len(wanted) > 1:
         raise typer.BadParameter("choose one of --int8, --fp16 and --bf16")
     return wanted[0] if wanted else "fp32"
+
+
+def _settled(graph: SourceGraph, asked: Precision) -> tuple[Precision, bool]:
+    """The engine's precision, and whether the graph has yet to be quantized for it.
+
+    A graph that is quantized or in half precision already is taken as it is.
+    """
+    from rcompress.errors import RcompressError
+    from rcompress.methods.lower_precision import precision_of
+
+    own = precision_of(graph.model)
+    if own == "fp32":
+        return asked, asked == "int8"
+    if asked != "fp32":
+        state = "quantized" if own == "int8" else f"in {own.upper()}"
+        raise RcompressError(graph.path, f"is {state} already", f"leave --{asked} out, or give the FP32 file")
+    return own, False
 
 
 def _target(source: Path, output: Path | None, backend: Backend, precision: Precision) -> Path:
