@@ -9,6 +9,7 @@ import typer
 COMMANDS = (
     "train",
     "distill",
+    "tune",
     "import",
     "prune",
     "sensitivity",
