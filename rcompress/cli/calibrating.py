@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,6 +11,7 @@ import typer
 
 from rcompress.cli.naming import beside
 from rcompress.cli.output import Output
+from rcompress.cli.retraining import Retrained, finished
 from rcompress.errors import RcompressError
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from rcompress.methods.calibration_cache import CalibrationCache
     from rcompress.methods.calibration_data import CalibrationChoice, CalibrationImages
     from rcompress.methods.mixed_precision import Spared
-    from rcompress.methods.quantize import QuantizeOptions
+    from rcompress.methods.quantize import QuantizedGraph, QuantizeOptions
     from rcompress.methods.reconstruction import ReconstructionOptions
     from rcompress.methods.source_graph import SourceGraph
 
@@ -105,8 +107,12 @@ def write_quantized(
     mending: ReconstructionOptions,
     spared: Spared | None,
     out: Output,
+    train: Callable[[QuantizedGraph, dict[str, Any]], Retrained] | None = None,
 ) -> dict[str, Any]:
-    """Quantize ``graph`` into ``target``, keep its cache, and say what the runtimes make of it."""
+    """Quantize ``graph`` into ``target``, keep its cache, and say what the runtimes make of it.
+
+    ``train`` is given the quantized graph and its record, and trains it before it is written.
+    """
     from rcompress.artifacts.onnx_file import write_graph
     from rcompress.artifacts.spec import Step, parent_fields
     from rcompress.engines.compiled import compiled_graphs
@@ -115,24 +121,32 @@ def write_quantized(
     from rcompress.methods.post_training import quantization_record, quantize_after_training
 
     quantized, cache = quantize_after_training(graph.model, given, how, str(graph.path), out, mending)
+    record = quantization_record(how, quantized.report, cache, mending)
+    retrained = None if train is None else train(quantized, record)
+    chosen = spec is not None and (spared is not None or retrained is not None)
     step = Step(
         "quantize",
-        quantization_record(how, quantized.report, cache, mending),
+        record | (retrained.details if retrained else {}),
         **parent_fields(graph.path, graph.sha256),
-        metrics=dict(graph_metrics(graph.model)),
-        chosen_on=None if spared is None or spec is None else spec.choice_split,
+        metrics=graph_metrics(graph.model) | (retrained.metrics if retrained else {}),
+        chosen_on=spec.choice_split if spec is not None and chosen else None,
     )
+    if retrained is not None:
+        quantized = replace(quantized, model=retrained.trained.model)
     write_graph(target, quantized.model, None if spec is None else spec.with_step(step))
     out.note(quantized.report.sentence())
     compiled = compiled_graphs(widened(quantized.model))
     for found in compiled:
         out.note(found.sentence())
+    if how.bits.weights == 4:
+        out.note("4-bit weights save space; for speed rcompress build-engine writes them as INT8")
     return {
         **say_sizes(target, graph.path, out),
         "calibration": None if cache is None else str(keep_cache(target, cache, out)),
         "report": asdict(quantized.report),
         "kept": [] if spared is None else list(spared.layers),
         "compiled": [found.to_dict() for found in compiled],
+        **({} if retrained is None else finished(target, retrained, out)),
     }
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import onnx
+import torch
 from torch import nn
 
 from rcompress.artifacts.spec import ModelSpec
 from rcompress.data import Dataset
 from rcompress.engines.graph_io import dtype_of, graph_input, shape_of
+from rcompress.engines.torch_graph import TorchGraph
 from rcompress.errors import RcompressError
 from rcompress.measure.accuracy import Scores
 from rcompress.methods.qat_graph import TrainableGraph, parameter, trainable_graph, written_back
@@ -21,9 +23,18 @@ from rcompress.progress import SILENT, Progress
 from rcompress.training import Guidance, Outcome, Recipe, Settings, run_training
 from rcompress.training.guidance import Loss, ParameterGroups
 from rcompress.training.run import test_scores
+from rcompress.training.teachers import Member, Teacher
 
 Scales = Literal["lsq", "observed"]
-RECIPE = Recipe(epochs=5, learning_rate=0.01, weight_decay=1e-4, schedule="cosine", warmup=0.1, ema=0.99)
+RECIPE = Recipe(
+    epochs=5,
+    optimizer="adamw",  # with BatchNorm folded, layers differ too much for one rate of SGD: 1e-3 undid the network
+    learning_rate=3e-4,
+    weight_decay=1e-4,
+    schedule="cosine",
+    warmup=0.1,
+    ema=0.99,
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,7 @@ def train_quantized(
     """
     require_trainable(quantized, spec)
     trainable = trainable_graph(quantized, original)
+    trainable.module.to(settings.device)
     before = test_scores(trainable.module, spec, dataset, settings, chosen=recipe.epochs > 0)
     outcome = run_training(
         trainable.module,
@@ -98,6 +110,21 @@ def train_quantized(
         guidance=guidance(trainable, recipe, options, loss),
     )
     return Trained(written_back(trainable, outcome.module), outcome, before)
+
+
+def parent_teacher(
+    original: onnx.ModelProto, path: Path, sha256: str, spec: ModelSpec, settings: Settings
+) -> Teacher:
+    """The graph in floating point as a teacher of its quantized self.
+
+    Args:
+        original: the graph, with its BatchNorm folded.
+        path, sha256: the file it came from, whatever that says of itself.
+        spec: of the network, so that it is fed what the student is.
+        settings: of the run.
+    """
+    graph = TorchGraph(original).eval().requires_grad_(False).to(settings.device)
+    return Teacher([Member(path, sha256, spec, graph.to(memory_format=torch.channels_last))], spec, settings)
 
 
 def guidance(

@@ -164,7 +164,7 @@ def _made_latent(
     if given is None:
         latent = written
     else:
-        exact = tensor_of(given).float()
+        exact = tensor_of(given).float().reshape(integers.shape)
         latent = torch.where(_integers(node, exact, scale, kind) == integers, exact, written)
     name = node.input[0] + LATENT
     node.op_type = FAKE_QUANTIZE
@@ -215,6 +215,8 @@ def _operands(view: GraphView) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _held(view: GraphView, name: str) -> str | None:
     """The constant that is read as ``name``, rounded or as it is; None for an activation."""
     maker = view.producers.get(name)
+    if maker is not None and maker.op_type == "Reshape":  # a convolution's, where scales stand for groups
+        maker = view.producers.get(maker.input[0])
     if maker is not None and maker.op_type == FAKE_QUANTIZE:
         return str(maker.input[0])
     return name if view.is_constant(name) else None
@@ -246,4 +248,4 @@ def _freeze(module: TorchGraph, trained: set[str]) -> None:
 
 def _replace(tensor: TensorProto, values: NDArray[np.generic]) -> None:
     kind = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values).astype(kind), tensor.name))
+    tensor.CopyFrom(numpy_helper.from_array(np.asarray(values, order="C").astype(kind), tensor.name))

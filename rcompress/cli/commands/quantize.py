@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rcompress.cli import calibrating, options
+from rcompress.cli import calibrating, options, retraining
 from rcompress.cli.naming import derived
 from rcompress.cli.output import Output
 from rcompress.cli.values import floats_per_channel
@@ -84,6 +84,17 @@ def command(
     bf16: Annotated[
         bool, typer.Option("--bf16", help="No integers: brain floating point, likewise.")
     ] = False,
+    qat: retraining.Qat = False,
+    epochs: retraining.QatEpochs = None,
+    learning_rate: retraining.QatLearningRate = None,
+    batch_size: retraining.QatBatchSize = None,
+    scales: retraining.QatScales = None,
+    precision: options.Precision = "fp32",
+    teacher: options.Teachers = None,
+    distill: options.Distill = True,
+    temperature: options.Temperature = None,
+    alpha: options.Alpha = None,
+    resume: options.Resume = False,
     mean: calibrating.Mean = None,
     std: calibrating.Std = None,
     dataset: options.Dataset = None,
@@ -95,11 +106,12 @@ def command(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Quantize a checkpoint or any ONNX classifier after training.
+    """Quantize a checkpoint or any ONNX classifier, after training or with it.
 
     Writes an ONNX graph with explicit QuantizeLinear and DequantizeLinear, which every engine takes, and the
     activation ranges beside it (NAME.calib.json), which --calib takes back. What ONNX Runtime and OpenVINO make
     of the graph on this machine is told. With --fp16 or --bf16 the numbers become half as long instead.
+    --qat trains the graph that is written: rounded weights, scales and biases, taught by the network before.
 
     Example: rcompress quantize r20.pth --calib cifar10:512
     """
@@ -110,6 +122,11 @@ def command(
             "no engine multiplies INT8 by weights in groups; add --activation-bits none",
             param_hint="--group-size",
         )
+    asked = retraining.Retraining(
+        qat, epochs, learning_rate, batch_size, scales, resume, teacher, distill, temperature, alpha
+    )
+    if qat and half is not None:
+        raise typer.BadParameter("trains integers", param_hint="--qat")
     with Output(json_, quiet) as out:
         from rcompress.artifacts.device import resolve_device
         from rcompress.artifacts.files import require_file
@@ -125,14 +142,14 @@ def command(
         if half is not None:
             _write_half(source, output, half, arch, out)
             return
-        target = _target(output or derived(source, _tag(weight_bits, activation_bits), ".onnx"), source)
+        target = _target(output or derived(source, _tag(weight_bits, activation_bits, qat), ".onnx"), source)
         where = str(resolve_device(device))
         bits = LayerBits(4 if weight_bits == "4" else 8, activation_bits == "8", skip=tuple(skip or ()))
         how = QuantizeOptions(wanted, method, percentile, per_channel, where, bits, group_size, equalize)
         mending = ReconstructionOptions(adaround_iterations if adaround else 0, bias_correction, where, seed)
         graph = open_graph(source, arch)
         choice = parse_choice(calib or dataset, calib_images)
-        needed = bits.activations or mending.mends or max_drop is not None
+        needed = bits.activations or mending.mends or max_drop is not None or qat
         spec = calibrating.described(graph, means, stds, dataset or choice.dataset, needed)
         given = (
             calibrating.open_calibration(choice, spec, source, data_dir, seed, out)
@@ -143,7 +160,12 @@ def command(
         if max_drop is not None and spec is not None:
             spared = _spared(graph, spec, given, max_drop, how, data_dir, out)
             how = spared.options
-        out.path(target, **calibrating.write_quantized(target, graph, spec, given, how, mending, spared, out))
+        train = None
+        if qat and spec is not None:
+            place = retraining.Place(target, dataset, data_dir, device, threads, precision, seed, arch)
+            train = retraining.training(asked, place, graph, spec, how, out)
+        told = calibrating.write_quantized(target, graph, spec, given, how, mending, spared, out, train)
+        out.path(target, **told)
 
 
 def _half(fp16: bool, bf16: bool) -> Literal["fp16", "bf16"] | None:
@@ -159,11 +181,10 @@ def _profile(profile: ProfileChoice | None, backend: BackendChoice | None) -> Pr
     return profile or implied
 
 
-def _tag(weight_bits: str, activation_bits: str) -> str:
-    """``int8``, ``w4a8``, ``w8`` or ``w4`` in the derived name."""
-    if activation_bits == "none":
-        return f"w{weight_bits}"
-    return "int8" if weight_bits == "8" else "w4a8"
+def _tag(weight_bits: str, activation_bits: str, trained: bool) -> str:
+    """``int8``, ``w4a8``, ``w8`` or ``w4`` in the derived name, and ``-qat`` after it."""
+    integers = "int8" if weight_bits == "8" else "w4a8"
+    return (f"w{weight_bits}" if activation_bits == "none" else integers) + ("-qat" if trained else "")
 
 
 def _target(path: Path, source: Path) -> Path:
