@@ -91,8 +91,6 @@ def _import_command(error: ForeignCheckpointError) -> str:
 def rebuild(spec: ModelSpec, state_dict: Mapping[str, Tensor]) -> nn.Module:
     """Build the base, give it the tensors' shapes, load strictly, and check by one forward pass.
 
-    A built-in base is made on the meta device, so that nothing is allocated that the file does not hold.
-
     Raises:
         RcompressError, RuntimeError, ValueError: names or shapes do not fit, or the forward pass fails.
     """
@@ -100,15 +98,28 @@ def rebuild(spec: ModelSpec, state_dict: Mapping[str, Tensor]) -> nn.Module:
     if spec.transforms:
         names = ", ".join(str(transform.get("name")) for transform in spec.transforms)
         raise RcompressError(spec.arch, f"unknown transforms ({names})", "use a newer rcompress")
-    with torch.device("cpu" if is_own(spec.arch) else "meta"):
-        module = build_model(spec.arch, spec.num_classes, **spec.options).eval()
-        take_shapes(module, state_dict)
+    module = _base(spec.arch, spec).eval()
+    take_shapes(module, state_dict)
     module.load_state_dict(state_dict, strict=True, assign=True)
     with torch.inference_mode():
         logits = module(torch.zeros(1, *spec.preprocessing.input_size))
     if logits.shape != (1, spec.num_classes):
         raise ValueError(f"its outputs have the shape {tuple(logits.shape)}, not (1, {spec.num_classes})")
     return module
+
+
+def _base(arch: str, spec: ModelSpec) -> nn.Module:
+    """On the meta device, so that nothing is allocated that the file does not hold.
+
+    On the CPU where that cannot be: the user's own, and torchvision's RegNets, which compute their widths in tensors.
+    """
+    if not is_own(arch):
+        try:
+            with torch.device("meta"):
+                return build_model(arch, spec.num_classes, **spec.options)
+        except NotImplementedError:
+            pass
+    return build_model(arch, spec.num_classes, **spec.options)
 
 
 def take_shapes(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
