@@ -24,6 +24,7 @@ from rcompress.methods.channel_groups import HEAD, ChannelGraph, ChannelGroup
 from rcompress.methods.channel_members import Convolution, Member
 
 TOLERANCE = 1e-3  # of the largest logit: FP32 sums in another order differ by less, wrong channels by more
+TRACEABLE = "make its forward a plain chain of tensor operations"
 Names = Mapping[int, str]
 Failure = (
     RuntimeError,
@@ -35,7 +36,6 @@ Failure = (
     IndexError,
     ArithmeticError,
 )
-DIVIDERS = (tp.ops._SplitOp, tp.ops._SliceOp, tp.ops._UnbindOp)
 
 
 def find_groups(
@@ -57,6 +57,10 @@ def find_groups(
     """
     _require_parts(module, ignore)
     graph = _traced(module.eval(), input_size)
+    if not graph.groups:
+        raise RcompressError(
+            "prune", "this network cannot be traced (no layer leads to its outputs)", TRACEABLE
+        )
     broken = _broken(module, input_size, [group.name for group in graph.prunable])
     groups = [
         replace(
@@ -103,7 +107,7 @@ def _dependencies(module: nn.Module, image: Tensor) -> tp.DependencyGraph:
         raise RcompressError(
             "prune",
             f"this network cannot be traced ({error})",
-            "make its forward a plain chain of tensor operations",
+            TRACEABLE,
         ) from error
 
 
@@ -146,7 +150,7 @@ def _group(
     blocks = math.lcm(*(_layer_blocks(member) for member in members))
     group = ChannelGroup(names[id(root)], width, tuple(members), _is_residual(raw), blocks)
     group = replace(group, name=_first_maker(group, list(names.values())))
-    return replace(group, reason=_reason(raw, group, dependencies, head))
+    return replace(group, reason=_reason(raw, group, head))
 
 
 def _members(raw: tp.dependency.Group, dependencies: tp.DependencyGraph, names: Names) -> Iterator[Member]:
@@ -192,9 +196,7 @@ def _is_residual(raw: tp.dependency.Group) -> bool:
     return False
 
 
-def _reason(
-    raw: tp.dependency.Group, group: ChannelGroup, dependencies: tp.DependencyGraph, head: nn.Module | None
-) -> str | None:
+def _reason(raw: tp.dependency.Group, group: ChannelGroup, head: nn.Module | None) -> str | None:
     """Why the group can lose nothing, as far as the tracer tells."""
     layers = [item.dep.target.module for item in raw.items]
     to_output = any(isinstance(layer, tp.ops._OutputOp) for layer in layers)
@@ -208,10 +210,6 @@ def _reason(
         return "a grouped convolution takes a part of its channels"
     if any(_uneven(member, group.width) for member in group.members):
         return "parts of its channels go different ways"
-    if any(isinstance(layer, DIVIDERS) for layer in layers):
-        alone = dependencies.get_pruning_group(layers[0], raw[0].dep.handler, [0])
-        if len(alone[0].idxs) > 1:
-            return "some of its channels depend on others of them"
     return None
 
 

@@ -117,11 +117,14 @@ def _settle(
 ) -> None:
     """Decide which channels of one group go, and merge what they leave."""
     dead = torch.stack(list(zero.values())).all(0)
-    _note_stuck(found, zero, dead, "the filters added to them in other layers are not zero")
+    _note_stuck(found, zero, dead, "the same channels of coupled layers are not zero")
     constants = torch.cat([reading.constants for reading in readings], dim=1)  # (width, all readers' values)
     varying = dead & constants.isnan().any(1)
     _note_stuck(found, zero, ~varying, "the constant that BatchNorm makes of them ends at zero padding")
     by_unit = (dead & ~varying).view(group.blocks, -1).all(0)
+    if group.blocks > 1:
+        partly = ~_marked(group, by_unit.nonzero().flatten().tolist()) & dead & ~varying
+        _note_stuck(found, zero, ~partly, "each group of the grouped convolution must lose the same ones")
     silent = by_unit & (constants == 0).all(1).view(group.blocks, -1).all(0)
     loud = (by_unit & ~silent).nonzero().flatten().tolist()
     heir = _heir(group, loud, constants)
@@ -147,7 +150,7 @@ def _marked(group: ChannelGroup, units: list[int]) -> Tensor:
 
 
 def _heir(group: ChannelGroup, loud: list[int], constants: Tensor) -> int | None:
-    """The unit of ``loud`` that can best stand for all: what matters of its constants is far from zero; None: no unit."""
+    """The unit of ``loud`` that stands for all best: what matters of its constants is far from zero."""
     if not loud:
         return None
     matters = (constants[group.channels_of(loud)] != 0).any(0)
