@@ -14,6 +14,7 @@ BIN       := $(VENV)/bin
 RCOMPRESS := $(BIN)/rcompress
 INSTALLED := $(VENV)/.installed
 TESTABLE  := $(VENV)/.testable
+comma     := ,
 SUFFIX    := $(strip $(ENGINE))
 LINUX_X86 := $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m))
 
@@ -36,7 +37,7 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 $(TESTABLE): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --editable $(if $(LINUX_X86),'.[tensorrt-rtx]',.) --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[tune$(if $(LINUX_X86),$(comma)tensorrt-rtx)]' --group dev
 	@touch $@
 
 demo: $(DEMO)/report.html ## Train, prune, export, build INT8, evaluate, time and report on embedded digits
