@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from rcompress.cli.output import Output
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from rcompress.artifacts.spec import ModelSpec, ParentFields
+    from rcompress.artifacts.spec import ChoiceSplit, ModelSpec, ParentFields
     from rcompress.data import Dataset
     from rcompress.methods.channel_groups import ChannelGraph
     from rcompress.methods.importance import Importance
@@ -22,6 +21,21 @@ if TYPE_CHECKING:
     from rcompress.training.start import Start
 
 GROUPS_TOLD = 5
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Why the network has the widths it has.
+
+    Attributes:
+        details: what was asked for, for the lineage and a resumed run's identity.
+        metrics: what a search found, for the lineage alone.
+        chosen_on: the split whose images decided something, if any.
+    """
+
+    details: dict[str, Any]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    chosen_on: ChoiceSplit | None = None
 
 
 @dataclass(frozen=True)
@@ -111,28 +125,31 @@ def finish(
     opened: Opened,
     target: Path,
     report: PruneReport,
-    details: Mapping[str, Any],
+    decision: Decision,
     tuning: Finetuning,
     settings: Settings,
     reestimate: bool,
     arch: str | None,
     out: Output,
 ) -> dict[str, Any]:
-    """Recover, fine-tune and write the pruned network of ``opened``; returns the step's metrics.
-
-    Args:
-        details: what was chosen, for the lineage and a resumed run's identity.
-    """
-    metrics: dict[str, Any] = {"parameters": report.parameters[1], "macs": report.macs[1]}
+    """Recover, fine-tune and write the pruned network of ``opened``; returns the step's metrics."""
+    metrics = {"parameters": report.parameters[1], "macs": report.macs[1], **decision.metrics}
     if reestimate and opened.dataset is not None:
         metrics |= _recovered(opened, settings, out)
-    details = {**details, "bn_reestimation": reestimate and opened.dataset is not None}
+    details = {**decision.details, "bn_reestimation": reestimate and opened.dataset is not None}
     if tuning.epochs:
         return _tuned(opened, target, details, metrics, tuning, settings, arch, out)
     from rcompress.artifacts.checkpoint import write_checkpoint
     from rcompress.artifacts.spec import Step
 
-    step = Step("prune", details, metrics=metrics, notes=notes(report), **opened.parent)
+    step = Step(
+        "prune",
+        details,
+        metrics=metrics,
+        notes=notes(report),
+        chosen_on=decision.chosen_on,
+        **opened.parent,
+    )
     write_checkpoint(target, opened.spec.with_step(step), opened.module.cpu().state_dict())
     return metrics
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from rcompress.methods.channel_selection import Scores, widths_by_ranking, width
 from rcompress.search.allocation import Cost, Harms, Widths, allocate
 
 RESOLUTION = 1e-4  # of a share: finer than one channel of any layer
+STAGE = 0.85  # of the cost: so far curves are trusted before they are measured anew
 
 
 class Family(Protocol):
@@ -20,7 +21,7 @@ class Family(Protocol):
     def widths(self, share: float) -> Widths:
         """The member from which ``share`` is removed: 0 is the whole network, 1 the narrowest one."""
 
-    def within(self, cost: Cost, budget: float) -> Widths:
+    def within(self, budget: float) -> Widths:
         """The widest member that costs at most ``budget``.
 
         Raises:
@@ -34,14 +35,15 @@ class Local:
 
     groups: Sequence[ChannelGroup]
     round_to: int
+    cost: Cost
 
     def widths(self, share: float) -> Widths:
         """See `Family`."""
         return widths_by_ratio(self.groups, float(share), self.round_to)
 
-    def within(self, cost: Cost, budget: float) -> Widths:
+    def within(self, budget: float) -> Widths:
         """See `Family`."""
-        return _widest_within(self.widths, cost, budget)
+        return _widest_within(self.widths, self.cost, budget)
 
 
 @dataclass(frozen=True)
@@ -51,64 +53,88 @@ class Global:
     groups: Sequence[ChannelGroup]
     scores: Scores
     round_to: int
+    cost: Cost
 
     def widths(self, share: float) -> Widths:
         """See `Family`."""
         return widths_by_ranking(self.groups, self.scores, share, self.round_to)
 
-    def within(self, cost: Cost, budget: float) -> Widths:
+    def within(self, budget: float) -> Widths:
         """See `Family`."""
-        return _widest_within(self.widths, cost, budget)
+        return _widest_within(self.widths, self.cost, budget)
 
 
-@dataclass(frozen=True)
 class Adaptive:
-    """The least harm for what is saved; ``cost`` is what the shares are of."""
+    """The least harm for what is saved.
 
-    harms: Harms
-    cost: Cost
+    The harms of single groups add up for small cuts alone, so that they are measured anew on the way down, on the
+    network as it is by then (as NetAdapt does: Yang et al. 2018, algorithm 1).
+
+    Args:
+        cost: what the shares are of.
+        harms: of narrowing single groups of the whole network.
+        measure: the same of a network that has been cut to these widths; None: ``harms`` decide alone.
+    """
+
+    def __init__(self, cost: Cost, harms: Harms, measure: Callable[[Widths], Harms] | None = None) -> None:
+        self._cost, self._measure = cost, measure
+        self._stages = [harms]
 
     def widths(self, share: float) -> Widths:
         """See `Family`."""
-        most = self.cost({group: max(levels) for group, levels in self.harms.items()})
-        least = self.cost({group: min(levels) for group, levels in self.harms.items()})
-        return allocate(self.harms, self.cost, most - share * (most - least))
+        first = self._stages[0]
+        most, least = self._cost(_widest(first)), self._cost(_narrowest(first))
+        return self.within(most - share * (most - least))
 
-    def within(self, cost: Cost, budget: float) -> Widths:
+    def within(self, budget: float) -> Widths:
         """See `Family`."""
-        return allocate(self.harms, cost, budget)
+        return allocate(self._stage_for(budget), self._cost, budget)
+
+    def _stage_for(self, budget: float) -> Harms:
+        """The harms measured closest above ``budget``."""
+        stage, index = self._stages[0], 0
+        while (end := STAGE * self._cost(_widest(stage))) > budget and self._measure is not None:
+            index += 1
+            if index == len(self._stages):
+                if self._cost(_narrowest(stage)) > end:
+                    break
+                self._stages.append(self._measure(allocate(stage, self._cost, end)))
+            if self._cost(_widest(self._stages[index])) < budget:
+                break
+            stage = self._stages[index]
+        return stage
 
 
-def narrowest_that(
-    holds: Callable[[float], bool], widths: Callable[[float], Widths], resolution: float = RESOLUTION
-) -> float:
-    """The largest share for which ``holds`` is true, found by bisection; it must hold at 0.
+def crossing(
+    crossed: Callable[[float], bool],
+    widths: Callable[[float], Widths],
+    resolution: float = RESOLUTION,
+    stride: float = 1.0,
+) -> tuple[float, float | None]:
+    """Where ``crossed`` turns true as the share grows from 0, where it is false: by strides, then by bisection.
 
     Members of equal widths are asked once.
+
+    Returns:
+        The last share below and the first beyond, at most ``resolution`` apart; (1, None) where it stays false.
     """
-    return 1.0 - _boundary(lambda share: holds(1.0 - share), lambda share: widths(1.0 - share), resolution)
+    known = {_key(widths(0.0)): False}
 
+    def beyond(share: float) -> bool:
+        key = _key(widths(share))
+        if key not in known:
+            known[key] = crossed(share)
+        return known[key]
 
-def widest_that(
-    holds: Callable[[float], bool], widths: Callable[[float], Widths], resolution: float = RESOLUTION
-) -> float:
-    """The smallest share for which ``holds`` is true, found by bisection; it must hold at 1."""
-    return _boundary(holds, widths, resolution)
-
-
-def _boundary(holds: Callable[[float], bool], widths: Callable[[float], Widths], resolution: float) -> float:
-    """The smallest share in 0..1 from which on ``holds`` is true."""
-    known = {_key(widths(0.0)): holds(0.0), _key(widths(1.0)): True}
-    if known[_key(widths(0.0))]:
-        return 0.0
-    low, high = 0.0, 1.0
+    low, high = 0.0, min(stride, 1.0)
+    while not beyond(high):
+        if high == 1.0:
+            return 1.0, None
+        low, high = high, min(high + stride, 1.0)
     while high - low > resolution:
         middle = (low + high) / 2
-        key = _key(widths(middle))
-        if key not in known:
-            known[key] = holds(middle)
-        low, high = (low, middle) if known[key] else (middle, high)
-    return high
+        low, high = (low, middle) if beyond(middle) else (middle, high)
+    return low, high
 
 
 def _key(widths: Widths) -> tuple[tuple[str, int], ...]:
@@ -116,10 +142,20 @@ def _key(widths: Widths) -> tuple[tuple[str, int], ...]:
 
 
 def _widest_within(widths: Callable[[float], Widths], cost: Cost, budget: float) -> Widths:
-    if (least := cost(widths(1.0))) > budget:
+    _, share = crossing(lambda share: cost(widths(share)) <= budget, widths)
+    if share is None:
         raise RcompressError(
             "prune",
-            f"the narrowest network of this scope costs {least:,.0f}, more than the {budget:,.0f} asked for",
+            f"the narrowest network of this scope costs {cost(widths(1.0)):,.0f}, "
+            f"more than the {budget:,.0f} asked for",
             "ask for less, lower --round-to, or use --scope adaptive",
         )
-    return widths(widest_that(lambda share: cost(widths(share)) <= budget, widths))
+    return widths(share)
+
+
+def _widest(harms: Mapping[str, Mapping[int, float]]) -> Widths:
+    return {group: max(levels) for group, levels in harms.items()}
+
+
+def _narrowest(harms: Mapping[str, Mapping[int, float]]) -> Widths:
+    return {group: min(levels) for group, levels in harms.items()}

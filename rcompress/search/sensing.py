@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rcompress.data import Split, balanced_indices, input_batches
+from rcompress.artifacts.spec import ModelSpec
+from rcompress.data import Dataset, Split, balanced_indices
 from rcompress.methods.channel_groups import ChannelGraph
 from rcompress.methods.channel_selection import Scores
-from rcompress.methods.importance import NEEDS_IMAGES, Importance, score_channels
+from rcompress.methods.importance import Importance
 from rcompress.progress import SILENT, Progress
 from rcompress.search.sensitivity import RATIOS, measure_curves
 from rcompress.search.sensitivity_file import Sensitivity
@@ -17,7 +18,6 @@ from rcompress.training.settings import Settings
 from rcompress.training.start import Start
 
 IMAGES = 1000
-SCORING_IMAGES, SCORING_BATCH = 512, 64
 
 
 def sense(
@@ -40,7 +40,7 @@ def sense(
     """
     spec = start.spec
     module = graph.module.to(settings.device)
-    judges = choice_images(start, images, settings.seed)
+    judges = choice_images(start.dataset, spec, images, settings.seed)
     yardstick = Yardstick(module, judges, spec.preprocessing, settings.device)
     curves = measure_curves(graph, scores, yardstick, ratios, progress)
     module.cpu()
@@ -56,21 +56,7 @@ def sense(
     )
 
 
-def choice_images(start: Start, images: int, seed: int) -> Split:
+def choice_images(dataset: Dataset, spec: ModelSpec, images: int, seed: int) -> Split:
     """At most ``images`` of the split on which choices may be made, evenly over the classes."""
-    split = start.dataset.split(start.spec.choice_split)
+    split = dataset.split(spec.choice_split)
     return split.subset(balanced_indices(split.labels, min(images, len(split)), seed))
-
-
-def score(graph: ChannelGraph, importance: Importance, start: Start, seed: int) -> Scores:
-    """Scores of the channels of ``start``'s network, from training images where ``importance`` needs some.
-
-    Raises:
-        RcompressError: the importance does not fit the network.
-    """
-    if importance not in NEEDS_IMAGES:
-        return score_channels(graph, importance, seed=seed)
-    train = start.dataset.split("train")
-    chosen = train.subset(balanced_indices(train.labels, min(SCORING_IMAGES, len(train)), seed))
-    batches = input_batches(chosen, start.spec.preprocessing, SCORING_BATCH)
-    return score_channels(graph, importance, batches, seed)

@@ -33,15 +33,16 @@ class Curve:
     layers: tuple[str, ...]
     points: tuple[Point, ...]
 
-    def harms(self, widths: Sequence[int]) -> dict[int, float]:
-        """The divergence at each of ``widths`` that the points span, on straight lines between them.
+    def harms(self, widths: Sequence[int], divergence: float = 0.0) -> dict[int, float]:
+        """The divergence beyond ``divergence``, that of the network with this group whole, at each of ``widths``
+        that the points span, on straight lines between them.
 
         Noise that makes a narrower group look better than a wider one is taken out first: the harm never falls.
         """
         kept, worst = [float(self.width)], [0.0]
         for point in self.points:
             kept.append(point.kept)
-            worst.append(max(worst[-1], point.divergence))
+            worst.append(max(worst[-1], point.divergence - divergence))
         within = [width for width in widths if kept[-1] <= width <= self.width]
         return {width: _between(width, kept[::-1], worst[::-1]) for width in within}
 

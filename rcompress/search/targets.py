@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from torch import nn
-
 from rcompress.errors import RcompressError
-from rcompress.methods.channel_groups import ChannelGroup
-from rcompress.methods.channel_selection import Scores
-from rcompress.methods.group_tracing import find_groups
-from rcompress.methods.prune import InputSize, prune_to
 from rcompress.search.allocation import Cost, Widths
-from rcompress.search.families import Family, narrowest_that, widest_that
+from rcompress.search.families import Family, crossing
 
 Quantity = Literal["macs", "parameters", "size_bytes", "latency_ms", "drop_points"]
-MEASURED_RESOLUTION = 0.01  # of the share to remove: each step is one network built or evaluated
-MOST_LEVELS = 32  # widths of one group that the solver tells apart
+STRIDE, MEASURED_RESOLUTION = (
+    0.15,
+    0.01,
+)  # of the share to remove: each step is one network built or evaluated
 
 
 @dataclass(frozen=True)
@@ -60,6 +55,7 @@ class Fit:
         widths: channels to keep, by group.
         quantity, limit, reached: what was asked for, and what the network of these widths has.
         trials: networks built or evaluated on the way; 0 where all was computed.
+        figures: what else was measured, in the records' vocabulary.
     """
 
     widths: Widths
@@ -67,28 +63,31 @@ class Fit:
     limit: float
     reached: float
     trials: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def with_figures(self, **figures: float) -> Fit:
+        """The same, with what was measured afterwards."""
+        return replace(self, figures={**self.figures, **figures})
 
     def metrics(self) -> dict[str, Any]:
         """For a lineage step."""
-        return {
-            "target": {"quantity": self.quantity, "limit": self.limit, "reached": self.reached},
-            "target_trials": self.trials,
-        }
+        target = {"quantity": self.quantity, "limit": self.limit, "reached": self.reached}
+        return {"target": {**target, "trials": self.trials}, **self.figures}
 
 
 def fit_computed(family: Family, cost: Cost, whole: float, target: Target) -> Fit:
-    """The widest member of ``family`` whose ``cost``, in the target's unit, stays within the target.
+    """The widest member of ``family``, one of ``cost`` in the target's unit, that stays within the target.
 
     Raises:
         RcompressError: the target is met already, or cannot be met.
     """
     limit = target.limit(whole)
-    widths = family.within(cost, limit)
+    widths = family.within(limit)
     return Fit(widths, target.quantity, limit, cost(widths))
 
 
 def fit_latency(family: Family, measure: Callable[[Widths], float], target: Target, whole: float) -> Fit:
-    """The widest member of ``family`` that ``measure`` finds fast enough, by bisection.
+    """The widest member of ``family`` that ``measure`` finds fast enough, by strides and bisection.
 
     Args:
         measure: milliseconds of a network of these widths, freshly built.
@@ -99,51 +98,41 @@ def fit_latency(family: Family, measure: Callable[[Widths], float], target: Targ
     """
     limit = target.limit(whole)
     asked = _Remembered(measure)
-    if (least := asked(family.widths(1.0))) > limit:
+    _, share = crossing(
+        lambda share: asked(family.widths(share)) <= limit, family.widths, MEASURED_RESOLUTION, STRIDE
+    )
+    if share is None:
         raise RcompressError(
             "prune",
-            f"the narrowest network of this scope takes {least:.3g} ms, more than the {limit:.3g} ms asked for",
+            f"the narrowest network of this scope takes {asked(family.widths(1.0)):.3g} ms, "
+            f"more than the {limit:.3g} ms asked for",
             "ask for less, add --int8 or more --threads, or use another --backend",
         )
-    share = widest_that(lambda s: asked(family.widths(s)) <= limit, family.widths, MEASURED_RESOLUTION)
     widths = family.widths(share)
     return Fit(widths, target.quantity, limit, asked(widths), asked.trials)
 
 
 def fit_drop(family: Family, measure: Callable[[Widths], float], target: Target, whole: float) -> Fit:
-    """The narrowest member of ``family`` that loses no more points than the target allows, by bisection.
+    """The narrowest member of ``family`` that loses no more points than the target allows, by strides and bisection.
 
     Args:
         measure: top-1 accuracy in percent of a network of these widths.
         whole: that of the whole network.
+
+    Raises:
+        RcompressError: nothing can go.
     """
     limit = target.limit(whole)
     asked = _Remembered(lambda widths: whole - measure(widths))
-    share = narrowest_that(lambda s: asked(family.widths(s)) <= limit, family.widths, MEASURED_RESOLUTION)
+    share, _ = crossing(
+        lambda share: asked(family.widths(share)) > limit, family.widths, MEASURED_RESOLUTION, STRIDE
+    )
     widths = family.widths(share)
+    if widths == family.widths(0.0):
+        raise RcompressError(
+            "prune", f"any cut loses more than {limit:g} points", "allow more, lower --round-to, or fine-tune"
+        )
     return Fit(widths, target.quantity, limit, asked(widths), asked.trials)
-
-
-def levels(group: ChannelGroup, round_to: int) -> list[int]:
-    """The widths among which a solver chooses: the group's own and multiples of ``round_to`` below it."""
-    multiple = round_to if group.blocks == 1 else group.blocks
-    count = max(1, (group.width - 1) // multiple)
-    step = multiple * -(-count // MOST_LEVELS)
-    return [*range(step, group.width, step), group.width]
-
-
-def candidate(module: nn.Module, input_size: InputSize, scores: Scores, widths: Widths) -> nn.Module:
-    """A copy of ``module``, on the CPU, cut to ``widths``; see `prune_to`."""
-    copied = copy.deepcopy(module)
-    graph = find_groups(copied, input_size)
-    if any(widths.get(group.name, group.width) != group.width for group in graph.groups):
-        prune_to(graph, input_size, scores, widths)
-    return copied
-
-
-def whole_widths(groups: Sequence[ChannelGroup]) -> Widths:
-    """Of the network before anything goes."""
-    return {group.name: group.width for group in groups}
 
 
 class _Remembered:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rcompress.cli import options
+from rcompress.cli import options, targeting
 from rcompress.cli.finetuning import Finetuning
+from rcompress.cli.iterating import StepRecipe, Steps, iteration, pruned_in_steps
 from rcompress.cli.naming import derived
 from rcompress.cli.output import Output
+from rcompress.cli.targeting import Aim, asked_for, fitted
 
 if TYPE_CHECKING:
-    from rcompress.cli.pruning import Opened
+    from pathlib import Path
+
+    from rcompress.cli.pruning import Decision, Opened
     from rcompress.methods.channel_groups import ChannelGraph
     from rcompress.methods.prune import PruneOptions, PruneReport
+    from rcompress.search.fitting import Request
+    from rcompress.training import Settings
 
 
 def _open_share(value: float | None) -> float | None:
@@ -39,12 +45,17 @@ def command(
         bool,
         typer.Option("--from-mask", help="Remove the filters that are zero (see sparsify --filters)."),
     ] = False,
+    target_macs: targeting.TargetMacs = None,
+    target_params: targeting.TargetParams = None,
+    target_size: targeting.TargetSize = None,
+    target_latency: targeting.TargetLatency = None,
+    backend: targeting.LatencyBackend = None,
+    int8: targeting.Int8 = False,
+    max_drop: targeting.MaxDrop = None,
     output: options.OutputPath = None,
     importance: options.Importance = "l2",
-    scope: Annotated[
-        Literal["local", "global"],
-        typer.Option(help="The same share of each layer, or the least important of the whole network."),
-    ] = "local",
+    scope: targeting.Scope = "local",
+    sensitivity: targeting.SensitivityFile = None,
     keep_residual: Annotated[
         bool, typer.Option("--keep-residual", help="Leave channels that cross residual additions.")
     ] = False,
@@ -61,9 +72,18 @@ def command(
         ),
     ] = None,
     bn_reestimation: options.BnReestimation = True,
-    finetune_epochs: Annotated[int, typer.Option(min=0, help="Train this long afterwards.")] = 0,
+    steps: Steps = None,
+    recipe: StepRecipe = None,
+    finetune_epochs: Annotated[
+        int, typer.Option(min=0, help="Train this long afterwards, with --steps after each.")
+    ] = 0,
     learning_rate: options.LearningRate = None,
-    batch_size: options.TrainingBatchSize = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size", "-b", min=1, help="Of fine-tuning; with --target-latency of each timed call (1)."
+        ),
+    ] = None,
     precision: options.Precision = "auto",
     teacher: options.Teachers = None,
     distill: options.Distill = True,
@@ -86,12 +106,32 @@ def command(
 
     Example: rcompress prune r20.pth --ratio 0.6 --finetune-epochs 5
     """
-    if (ratio is None) != from_mask:
-        raise typer.BadParameter("give one of the two", param_hint="--ratio, --from-mask")
+    planned = iteration(recipe, steps, ratio, finetune_epochs)
+    ratio = planned.ratio
+    asked = asked_for(target_macs, target_params, target_size, target_latency, max_drop)
+    if sum((ratio is not None, from_mask, asked is not None)) != 1:
+        raise typer.BadParameter("give one of them", param_hint="--ratio, --target-..., --from-mask")
     if from_mask and (importance != "l2" or scope != "local"):
-        raise typer.BadParameter("go with --ratio", param_hint="--importance, --scope")
+        raise typer.BadParameter("go with --ratio or a target", param_hint="--importance, --scope")
+    if planned.steps and ratio is None:
+        raise typer.BadParameter("go with --ratio", param_hint="--steps, --recipe")
+    aim = Aim(asked, scope, sensitivity, backend, int8, batch_size or 1, threads)
+    if aim.timed and resume:
+        raise typer.BadParameter(
+            "a latency measured again may ask for another network: prune first, then fine-tune with "
+            "rcompress train --init",
+            param_hint="--resume",
+        )
     tuning = Finetuning(
-        finetune_epochs, learning_rate, batch_size, resume, teacher, distill, temperature, alpha
+        planned.epochs,
+        learning_rate,
+        None if aim.timed else batch_size,
+        resume,
+        teacher,
+        distill,
+        temperature,
+        alpha,
+        planned.base,
     )
     with Output(json_, quiet) as out:
         from rcompress.artifacts.files import require_checkpoint_output
@@ -101,21 +141,33 @@ def command(
         from rcompress.methods.importance import NEEDS_IMAGES
         from rcompress.methods.prune import DEFAULT_ROUND_TO, PruneOptions
 
-        tag = "unmasked" if ratio is None else f"pruned{round(100 * ratio)}"
+        tag = asked.tag if asked else "unmasked" if ratio is None else f"pruned{round(100 * ratio)}"
         target = require_checkpoint_output(output or derived(source, tag, ".pth"), [source])
         settings = open_settings(device, threads, precision, seed=seed)
         reestimated = bn_reestimation and not from_mask  # whose outputs stay as they are
-        scored = importance in NEEDS_IMAGES
+        scored = importance in NEEDS_IMAGES or aim.needs_data
         opened = open_source(source, arch, dataset, data_dir, out, bool(tuning.epochs), scored, reestimated)
         size = opened.spec.preprocessing.input_size
         graph = find_groups(opened.module, size, keep_residual, ignore or ())
         multiple = multiple_of(round_to, 1 if from_mask else DEFAULT_ROUND_TO, graph, threads, out)
-        if ratio is None:
+        if asked is not None:
+            request = aim.request(asked, importance, multiple)
+            report, chosen = _by_target(opened, graph, request, aim.sensitivity, settings, out)
+            left = {"keep_residual": keep_residual, "ignore": list(ignore or ())}
+            chosen = replace(chosen, details={**chosen.details, **left})
+        elif ratio is None:
             report, chosen = _without_zeros(opened, graph, multiple, out)
         else:
             options_ = PruneOptions(
-                ratio, importance, multiple, seed, scope, keep_residual, tuple(ignore or ())
+                ratio, importance, multiple, seed, aim.ranking, keep_residual, tuple(ignore or ())
             )
+            if planned.steps:
+                start, count = opened.start, planned.steps
+                told = pruned_in_steps(
+                    source, start, options_, count, tuning, settings, target, reestimated, arch, out
+                )
+                out.path(target, **told)
+                return
             report, chosen = _by_ratio(opened, graph, options_, out)
         say(out, report)
         metrics = finish(opened, target, report, chosen, tuning, settings, reestimated, arch, out)
@@ -124,9 +176,9 @@ def command(
 
 def _by_ratio(
     opened: Opened, graph: ChannelGraph, chosen: PruneOptions, out: Output
-) -> tuple[PruneReport, dict[str, Any]]:
+) -> tuple[PruneReport, Decision]:
     """Cut by scores; what was chosen, for the lineage."""
-    from rcompress.cli.pruning import scores_of
+    from rcompress.cli.pruning import Decision, scores_of
     from rcompress.methods.prune import choose_widths, prune_to
 
     scores = scores_of(opened, graph, chosen.importance, chosen.seed)
@@ -138,16 +190,37 @@ def _by_ratio(
             f"{removed:.1f} % of the channels are gone, not {100 * chosen.ratio:g} %: "
             f"widths stay at multiples of {chosen.round_to} (--round-to)"
         )
-    return report, {**asdict(chosen), "ignore": list(chosen.ignore)}
+    return report, Decision({**asdict(chosen), "ignore": list(chosen.ignore)})
+
+
+def _by_target(
+    opened: Opened,
+    graph: ChannelGraph,
+    request: Request,
+    sensitivity: Path | None,
+    settings: Settings,
+    out: Output,
+) -> tuple[PruneReport, Decision]:
+    """Cut to the widths that a search found; what was asked for, what came out, and what chose."""
+    from rcompress.cli.pruning import Decision, scores_of
+    from rcompress.methods.prune import prune_to
+
+    scores = scores_of(opened, graph, request.importance, settings.seed)
+    fit = fitted(opened, graph, scores, request, sensitivity, settings, out)
+    report = prune_to(graph, opened.spec.preprocessing.input_size, scores, fit.widths)
+    details = {**request.options(), "seed": settings.seed, "sensitivity": sensitivity and sensitivity.name}
+    split = opened.spec.choice_split if request.decided_by_data else None
+    return report, Decision(details, fit.metrics(), split)
 
 
 def _without_zeros(
     opened: Opened, graph: ChannelGraph, multiple: int, out: Output
-) -> tuple[PruneReport, dict[str, Any]]:
+) -> tuple[PruneReport, Decision]:
     """Cut what is zero; what was chosen, for the lineage."""
+    from rcompress.cli.pruning import Decision
     from rcompress.methods.zero_channels import prune_zeros
 
     report, found = prune_zeros(graph, opened.spec.preprocessing.input_size, multiple)
     for layer, count, why in found.stuck:
         out.note(f"{layer}: {count} zero filters stay: {why}")
-    return report, {"from_mask": True, "round_to": multiple}
+    return report, Decision({"from_mask": True, "round_to": multiple})

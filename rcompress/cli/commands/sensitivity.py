@@ -50,8 +50,10 @@ def command(
         from rcompress.artifacts.files import require_output, write_atomic
         from rcompress.cli.session import open_settings
         from rcompress.methods.group_tracing import find_groups
+        from rcompress.methods.importance import NEEDS_IMAGES, score_channels
+        from rcompress.methods.scoring_images import scoring_batches
         from rcompress.report.heatmap import sensitivity_png
-        from rcompress.search.sensing import score, sense
+        from rcompress.search.sensing import sense
         from rcompress.search.sensitivity_file import write_sensitivity
         from rcompress.training.start import from_checkpoint
 
@@ -60,7 +62,10 @@ def command(
         settings = open_settings(device, threads, "fp32", seed=seed)
         start = from_checkpoint(source, arch, dataset, data_dir, out)
         graph = find_groups(start.module, start.spec.preprocessing.input_size)
-        scores = score(graph, importance, start, seed)
+        batches = None
+        if importance in NEEDS_IMAGES:
+            batches = scoring_batches(start.dataset, start.spec.preprocessing, seed)
+        scores = score_channels(graph, importance, batches, seed)
         found = sense(source, start, graph, scores, importance, settings, images, progress=out)
         write_sensitivity(target, found)
         write_atomic(picture, sensitivity_png(found.curves, found.top1_percent, _title(found)))
