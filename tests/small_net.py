@@ -25,3 +25,8 @@ class Small(nn.Module):
 def small(num_classes: int) -> Small:
     """For ``--arch small_net:small``."""
     return Small(num_classes, 16)
+
+
+def wide(num_classes: int) -> Small:
+    """For ``--arch small_net:wide``: wide enough that widths can be rounded to 16."""
+    return Small(num_classes, 32)

@@ -17,7 +17,7 @@ ChooseMasks = Callable[[nn.Module, float], Masks]
 """(network, share of its weights to be zero) -> masks."""
 
 RAMP_SHARE = 0.6
-"""Of the epochs, over which sparsity grows; the rest recovers at the final sparsity (Zhu and Gupta 2017, 3.1)."""
+"""Of the epochs, over which sparsity grows; the rest recovers at the final sparsity."""
 
 RAMP_UPDATES = 40
 """How often the masks grow over the ramp."""

@@ -12,6 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rcompress.errors import RcompressError
 from rcompress.training.guidance import Constraint
 
+STRENGTH = 1e-4
+CEILING = 1.0
+
 GROWTH_SHARE = 2 / 3
 """Of the epochs, over which a growing penalty rises; it then stands at its ceiling."""
 
@@ -67,15 +70,15 @@ class BatchNormScale(Constraint):
 
 
 class GrowingPenalty(Constraint):
-    """An L2 penalty on the filters that are to go, which grows until they are all but gone; the rest is left free.
+    """An L2 penalty on the channels that are to go, which grows until they are all but gone; the rest is left free.
 
     GReg-1 of Wang et al. 2021, Neural Pruning via Growing Regularization, section 3.2. It rises linearly over
     `GROWTH_SHARE` of the epochs; only the last epoch's network can be kept, since earlier ones still need what is to
     go.
 
     Args:
-        doomed: by convolution weight's name, bool (out_channels,): the filters to be removed.
-        ceiling: of the penalty's factor; with factor f the gradient of such a filter w gains f * w.
+        doomed: by parameter name, bool (channels,) over its first axis: what is to be removed.
+        ceiling: of the penalty's factor; with factor f the gradient of such a weight w gains f * w.
         epochs: of the whole run.
     """
 
@@ -86,7 +89,7 @@ class GrowingPenalty(Constraint):
         self.factor, self._epoch = 0.0, 0
 
     def attach(self, module: nn.Module) -> None:
-        self._filters = [
+        self._held = [
             (module.get_parameter(name), mask.to(module.get_parameter(name).device))
             for name, mask in self.doomed.items()
         ]
@@ -98,7 +101,7 @@ class GrowingPenalty(Constraint):
 
     def penalty(self, module: nn.Module) -> Tensor:
         del module
-        squares = [(weight.pow(2).flatten(1).sum(1) * mask).sum() for weight, mask in self._filters]
+        squares = [weight[mask].pow(2).sum() for weight, mask in self._held]
         return 0.5 * self.factor * torch.stack(squares).sum()
 
     def admits(self) -> bool:

@@ -11,6 +11,7 @@ import typer
 from rcompress.cli import options
 from rcompress.cli.naming import derived
 from rcompress.cli.output import Output
+from rcompress.cli.penalizing import Penalty, PenaltyRatio, PenaltyStrength, penalties, require_consistent
 from rcompress.cli.recipes import changed_recipe
 
 TORCHVISION = "torchvision"
@@ -46,6 +47,9 @@ def command(
     teacher: options.Teachers = None,
     temperature: options.Temperature = None,
     alpha: options.Alpha = None,
+    sparsity_penalty: Penalty = None,
+    penalty_strength: PenaltyStrength = None,
+    penalty_ratio: PenaltyRatio = None,
     precision: options.Precision = "auto",
     compile: options.Compile = False,
     sync_bn: Annotated[
@@ -75,6 +79,7 @@ def command(
         raise typer.BadParameter("name a dataset", param_hint="--dataset")
     if init not in (None, TORCHVISION) and (shortcut or stem or image_size or (arch and ":" not in arch)):
         raise typer.BadParameter("the checkpoint has its own architecture and size", param_hint="--init")
+    require_consistent(sparsity_penalty, penalty_strength, penalty_ratio)
     changes: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -111,6 +116,7 @@ def command(
         loss = distilled(
             start.spec, settings, teacher, temperature, alpha, None, arch, chosen.label_smoothing
         )
+        held = penalties(sparsity_penalty, penalty_strength, penalty_ratio, start, chosen.epochs)
         with resumable(out, target):
             outcome = run_training(
                 start.module,
@@ -123,7 +129,7 @@ def command(
                 resume,
                 tensorboard,
                 out,
-                Guidance(loss),
+                Guidance(loss, held),
             )
         used = start.spec.preprocessing
         chosen = replace(chosen, mean=used.mean, std=used.std)  # whoever chose it
@@ -134,6 +140,7 @@ def command(
             "seed": seed,
             "init": init,
             **({"distillation": loss.identity()} if loss else {}),
+            **({"penalty": held[0].identity()} if held else {}),
         }
         write_trained(target, "train", start.spec, outcome, details, start.parent)
         say_scores(out, outcome)
