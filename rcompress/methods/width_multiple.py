@@ -6,17 +6,16 @@ import statistics
 import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
 
-from rcompress.artifacts.spec import ModelSpec, Preprocessing
 from rcompress.engines import Backend, BuildOptions, RunOptions, build_engine, load_engine
 from rcompress.engines.inputs import random_inputs
 from rcompress.engines.selection import SUFFIXES
-from rcompress.export import onnx_from_module
-from rcompress.measure.complexity import module_complexity
 from rcompress.measure.latency import time_interleaved
 from rcompress.progress import SILENT, Progress
 
@@ -103,26 +102,30 @@ def _times_per_mac(
     widths: list[int], backend: Backend, threads: int, trials: int, progress: Progress
 ) -> dict[int, float]:
     """Median milliseconds for each MAC, by width, all taking turns in one run."""
-    spec = ModelSpec(10, Preprocessing((3, SIDE, SIDE), (0.5,) * 3, (0.5,) * 3))
-    progress.start("building chains of convolutions", len(widths))
     with tempfile.TemporaryDirectory(prefix="rcompress-") as folder, ExitStack() as stack:
-        calls, macs = {}, {}
+        calls = {}
         for width in widths:
-            chain = _chain(width)
-            macs[str(width)] = module_complexity(chain, (3, SIDE, SIDE)).macs or 0
             path = Path(folder) / f"{width}{SUFFIXES[backend]}"
-            options = replace(BuildOptions(), batch_range=(1, 1, 1))
-            build_engine(onnx_from_module(chain, spec), spec, path, backend, options)
+            build_engine(_chain(width), None, path, backend, BuildOptions(batch_range=(1, 1, 1)))
             engine = stack.enter_context(closing(load_engine(path, backend, RunOptions("auto", threads))))
             calls[str(width)] = engine.prepare(random_inputs(engine.info, 1))
-            progress.advance()
         found = time_interleaved(calls, trials=trials, progress=progress)
-    return {int(latency.name): latency.p50_ms / macs[latency.name] for latency in found}
+    return {int(latency.name): latency.p50_ms / int(latency.name) ** 2 for latency in found}
 
 
-def _chain(width: int) -> nn.Module:
-    """Convolutions whose inputs and outputs all have ``width`` channels, between an image and ten classes."""
-    layers: list[nn.Module] = [nn.Conv2d(3, width, 1)]
-    for _ in range(DEPTH):
-        layers += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU()]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10)).eval()
+def _chain(width: int) -> onnx.ModelProto:
+    """3x3 convolutions with ReLUs from (1, width, 16, 16) to the same: MACs grow with the square of ``width``."""
+    generator = np.random.default_rng(0)
+    nodes, weights = [], []
+    for layer in range(DEPTH):
+        values = generator.standard_normal((width, width, 3, 3), dtype=np.float32) / (3 * np.sqrt(width))
+        weights.append(numpy_helper.from_array(values.astype(np.float32), f"weight{layer}"))
+        convolved = [f"x{layer}", f"weight{layer}"]
+        nodes.append(helper.make_node("Conv", convolved, [f"y{layer}"], pads=[1, 1, 1, 1]))
+        nodes.append(helper.make_node("Relu", [f"y{layer}"], [f"x{layer + 1}"]))
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, width, SIDE, SIDE])
+        for name in ("x0", f"x{DEPTH}")
+    ]
+    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
