@@ -38,13 +38,14 @@ class StudyPlace:
     name: str
 
 
+@contextmanager
 def open_study(
     place: StudyPlace,
     pruner: PrunerName = "median",
     epochs: int = 1,
     identity: Mapping[str, Any] | None = None,
-) -> Study:
-    """Open a study, or begin it.
+) -> Iterator[Study]:
+    """Open a study, or begin it; at the end its connections are closed.
 
     Args:
         place: which, and where; several processes and machines may share it.
@@ -59,20 +60,26 @@ def open_study(
     optuna = require_optuna()
     from sqlalchemy.exc import SQLAlchemyError
 
+    storage = None
     try:
         with _unwarned():
-            study: Study = optuna.create_study(
-                storage=_storage(place.storage),
-                study_name=place.name,
-                direction="maximize",
-                load_if_exists=True,
-                pruner=_pruner(pruner, epochs),
-            )
+            storage = _storage(place.storage)
+        study: Study = optuna.create_study(
+            storage=storage,
+            study_name=place.name,
+            direction="maximize",
+            load_if_exists=True,
+            pruner=_pruner(pruner, epochs),
+        )
     except (optuna.exceptions.OptunaError, SQLAlchemyError, ImportError, ValueError, OSError) as error:
+        _close(storage)
         raise _unreachable(place, error) from None
-    if identity is not None:
-        _claim(study, place, json.loads(json.dumps(identity)))
-    return study
+    try:
+        if identity is not None:
+            _claim(study, place, json.loads(json.dumps(identity)))
+        yield study
+    finally:
+        _close(storage)
 
 
 def require_optuna() -> Any:
@@ -181,6 +188,14 @@ def _storage(text: str) -> BaseStorage:
         return JournalStorage(JournalFileBackend(text))
     url = text if "://" in text else f"sqlite:///{text}"
     return RDBStorage(url, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=4 * HEARTBEAT_SECONDS)
+
+
+def _close(storage: BaseStorage | None) -> None:
+    from optuna.storages import RDBStorage
+
+    if isinstance(storage, RDBStorage):
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def _pruner(name: PrunerName, epochs: int) -> BasePruner:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,8 +37,8 @@ class Plan:
         """
         return self.origin.open(self.tuning.base, self.settings.seed, progress)
 
-    def study(self, start: Start) -> Study:
-        """The study, claimed for this search.
+    def study(self, start: Start) -> AbstractContextManager[Study]:
+        """The study, claimed for this search and open for a while.
 
         Raises:
             RcompressError: see `open_study`.
@@ -72,4 +73,5 @@ def tune_together(
 def _work(plan: Plan) -> None:
     torch.set_num_threads(plan.threads)
     start = plan.start()
-    tune(plan.study(start), start, plan.tuning, plan.settings)
+    with plan.study(start) as study:
+        tune(study, start, plan.tuning, plan.settings)

@@ -103,13 +103,14 @@ def command(
             threads or max(1, available_cores() // workers),
         )
         start = plan.start(out)
-        found = plan.study(start)
-        if from_trials is not None:
-            out.note(f"{add_trials(found, from_trials, tried)} trials taken from {from_trials}")
-        tune_together(plan, start, found, workers, out)
-        best = best_recipe(found, base)
-        write_atomic(output, recipe_toml(best, _comment(found, start.spec.choice_split)))
-        out.path(output, **_beside(found, output, out))
+        with plan.study(start) as found:
+            if from_trials is not None:
+                out.note(f"{add_trials(found, from_trials, tried)} trials taken from {from_trials}")
+            tune_together(plan, start, found, workers, out)
+            best = best_recipe(found, base)
+            write_atomic(output, recipe_toml(best, _comment(found, start.spec.choice_split)))
+            details = _beside(found, output, out)
+        out.path(output, **details)
 
 
 def _comment(study: Study, split: str) -> str:
