@@ -33,6 +33,7 @@ __all__ = [
 
 MODULES: dict[Backend, str] = {
     "torch": "pytorch",
+    "torch-x86": "torch_x86",
     "onnxruntime": "ort",
     "openvino": "ov",
     "tensorrt": "trt",
@@ -40,6 +41,7 @@ MODULES: dict[Backend, str] = {
 }
 LOADERS: dict[str, tuple[Backend, ...]] = {
     **dict.fromkeys(CHECKPOINT_SUFFIXES, ("torch",)),
+    ".x86": ("torch-x86",),
     ".onnx": ("onnxruntime", "openvino", "torch"),
     ".xml": ("openvino",),
     ".plan": ("tensorrt", "tensorrt-rtx"),

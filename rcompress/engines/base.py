@@ -15,8 +15,8 @@ from rcompress.errors import RcompressError
 
 Array = NDArray[np.generic]
 FloatArray = NDArray[np.float32]
-Backend = Literal["torch", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
-Suffix = Literal[".onnx", ".xml", ".plan"]
+Backend = Literal["torch", "torch-x86", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
+Suffix = Literal[".x86", ".onnx", ".xml", ".plan"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 

@@ -62,14 +62,14 @@ def inspect_file(path: Path, arch: str | None = None) -> Inspection:
         RcompressError: missing, damaged, or of no kind that we know.
     """
     require_file(path)
-    readers = {".onnx": _onnx, ".xml": _openvino, ".plan": _plan}
+    readers = {".onnx": _onnx, ".xml": _openvino, ".plan": _plan, ".x86": _torch_x86}
     if path.suffix in CHECKPOINT_SUFFIXES:
         return _checkpoint(path, arch)
     if path.suffix not in readers:
         raise RcompressError(
             path,
             f"{path.suffix or 'no suffix'}: unknown kind of artifact",
-            "give a .pth, .onnx, .xml or .plan",
+            "give a .pth, .onnx, .xml, .plan or .x86",
         )
     return readers[path.suffix](path)
 
@@ -98,10 +98,18 @@ def _onnx(path: Path) -> Inspection:
 
 
 def _openvino(path: Path) -> Inspection:
-    engine = load_engine(path, None, RunOptions(threads=1))
-    info = engine.info
+    return _loaded(path, "OpenVINO engine")
+
+
+def _torch_x86(path: Path) -> Inspection:
+    return _loaded(path, "PyTorch x86 engine")
+
+
+def _loaded(path: Path, kind: str) -> Inspection:
+    """Of an engine that tells when it is loaded."""
+    info = load_engine(path, None, RunOptions(threads=1)).info
     facts = {"executes here": _executed(info.executed)}
-    return Inspection(path, "OpenVINO engine", info.sha256, file_metrics(path, info.spec), info.spec, facts)
+    return Inspection(path, kind, info.sha256, file_metrics(path, info.spec), info.spec, facts)
 
 
 def _plan(path: Path) -> Inspection:

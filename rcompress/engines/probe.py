@@ -13,6 +13,7 @@ from rcompress.engines.inputs import random_inputs
 
 RUNTIMES: dict[str, str] = {
     "torch": "torchvision",
+    "torch-x86": "torchvision",
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",
     "tensorrt": "tensorrt",

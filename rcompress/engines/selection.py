@@ -9,6 +9,7 @@ from rcompress.engines.status import backend_status, installed_version
 from rcompress.errors import RcompressError
 
 SUFFIXES: dict[Backend, Suffix] = {
+    "torch-x86": ".x86",
     "onnxruntime": ".onnx",
     "openvino": ".xml",
     "tensorrt": ".plan",
@@ -55,4 +56,4 @@ def _require_suffix(backend: Backend, output: Path | None) -> None:
 
 
 def _suffix_help() -> str:
-    return "use .xml (OpenVINO), .onnx (ONNX Runtime) or .plan (TensorRT)"
+    return "use .xml (OpenVINO), .onnx (ONNX Runtime), .plan (TensorRT) or .x86 (PyTorch)"

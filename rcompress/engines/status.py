@@ -11,7 +11,8 @@ import sys
 from rcompress.engines.base import Backend, BackendStatus
 
 BACKENDS: tuple[Backend, ...] = ("torch", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
-IMPORT_NAMES = {"tensorrt-rtx": "tensorrt_rtx"}
+IMPORT_NAMES = {"tensorrt-rtx": "tensorrt_rtx", "torch-x86": "torch"}
+DISTRIBUTIONS = {"torch-x86": "torch"}
 
 
 def available_backends() -> tuple[BackendStatus, ...]:
@@ -46,7 +47,7 @@ def installed_version(package: str) -> str | None:
     if importlib.util.find_spec(IMPORT_NAMES.get(package, package)) is None:
         return None
     try:
-        return importlib.metadata.version(package)
+        return importlib.metadata.version(DISTRIBUTIONS.get(package, package))
     except importlib.metadata.PackageNotFoundError:
         return None
 

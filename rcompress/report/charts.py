@@ -23,6 +23,7 @@ BAR_STEP, BAR_HEIGHT = 28, 16
 FONT = "Liberation Sans, Helvetica Neue, Arial, sans-serif"
 COLOURS = {
     "torch": "#e4572e",
+    "torch-x86": "#f2a03d",
     "onnxruntime": "#2f80ed",
     "openvino": "#8e5bd9",
     "tensorrt": "#5a9e1f",

@@ -17,17 +17,24 @@ if TYPE_CHECKING:
     from rcompress.methods.deploy import Deployed
     from rcompress.methods.source_graph import SourceGraph
 
-BackendChoice = Literal["auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+BackendChoice = Literal["auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx", "torch-x86"]
 
 
 def command(
     source: options.Source,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Its suffix selects .xml (OpenVINO), .onnx or .plan (TensorRT)."),
+        typer.Option(
+            "-o",
+            "--output",
+            help="Its suffix selects .xml (OpenVINO), .onnx, .plan (TensorRT) or .x86 (PyTorch).",
+        ),
     ] = None,
     backend: Annotated[
-        BackendChoice, typer.Option(help="auto: TensorRT where it and a GPU are there, else OpenVINO.")
+        BackendChoice,
+        typer.Option(
+            help="auto: TensorRT where it and a GPU are there, else OpenVINO; torch-x86: PyTorch's own INT8."
+        ),
     ] = "auto",
     int8: Annotated[bool, typer.Option("--int8", help="Quantize weights and activations.")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="Half precision.")] = False,
@@ -123,7 +130,12 @@ def command(
             if quantizes and spec is not None
             else None
         )
-        done = deploy(graph, spec, path, request, calibration, out)
+        if chosen == "torch-x86":
+            from rcompress.methods.deploy_x86 import deploy_x86
+
+            done = deploy_x86(source, path, calibration, arch, out)
+        else:
+            done = deploy(graph, spec, path, request, calibration, out)
         details = _say(out, done, chosen)
         if verdict and spec is not None and done.cache is not None:
             from rcompress.cli.judging import say_verdict
