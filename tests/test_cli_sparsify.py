@@ -166,4 +166,10 @@ def test_bad_files(rcompress, trained, tmp_path):
 def test_a_file_that_names_no_data(rcompress, tmp_path):
     source = tiny_checkpoint(tmp_path / "tiny.pth")
     run = rcompress("sparsify", source, "--sparsity", 0.5)
-    assert (run.code, "names no dataset" in run.err) == (1, True)
+    assert run.code == 0, run.err
+    assert "BatchNorm's statistics stay as they were: tiny.pth names no dataset" in run.err
+    made = tmp_path / "tiny-sparse50.pth"
+    assert share_of_zeros(made) == pytest.approx(0.5, abs=1e-4)
+    assert read_checkpoint(made).spec.lineage[-1].options["bn_reestimation"] is False
+    tuned = rcompress("sparsify", source, "--sparsity", 0.5, "--finetune-epochs", 1)
+    assert (tuned.code, "names no dataset" in tuned.err) == (1, True)

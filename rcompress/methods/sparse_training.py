@@ -81,6 +81,16 @@ class Sparsified:
     outcome: Outcome | None
 
 
+def zeroed(module: nn.Module, request: SparsifyRequest) -> Sparsified:
+    """Zero weights of ``module`` in place and leave it at that: for networks whose data are not there.
+
+    Raises:
+        RcompressError: nothing can be sparsified.
+    """
+    _, dense = sparsify(module, request.pattern, request.ignore)
+    return Sparsified(module, sparsity_table(module, dense), None, None)
+
+
 def sparsified(
     start: Start,
     request: SparsifyRequest,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rcompress.artifacts.spec import ModelSpec
+    from rcompress.cli.pruning import Opened
     from rcompress.methods.sparse_training import SparsePattern, Sparsified, SparsifyRequest
     from rcompress.methods.sparsify import LayerSparsity
-    from rcompress.training.start import Start
 
 
 def _open_share(value: float | None) -> float | None:
@@ -113,9 +113,9 @@ def command(
     )
     with Output(json_, quiet) as out:
         from rcompress.artifacts.files import require_checkpoint_output
+        from rcompress.cli.pruning import open_source
         from rcompress.cli.session import open_settings, resumable
-        from rcompress.methods.sparse_training import SparsifyRequest, Tuning, sparsified
-        from rcompress.training.start import from_checkpoint
+        from rcompress.methods.sparse_training import SparsifyRequest, Tuning, sparsified, zeroed
 
         request = SparsifyRequest(
             _pattern(sparsity, nm, filters, scope, linear, head),
@@ -125,15 +125,22 @@ def command(
         )
         target = require_checkpoint_output(output or derived(source, _tag(request), ".pth"), [source])
         settings = open_settings(device, threads, precision, seed=seed)
-        start = from_checkpoint(source, arch, dataset, data_dir, out)
-        loss = tuning.loss(start.spec, settings, source, arch)
-        with resumable(out, target):
-            plan = Tuning(tuning.recipe(), loss, resume) if finetune_epochs else None
-            made = sparsified(start, request, settings, target, plan, out)
+        opened = open_source(
+            source, arch, dataset, data_dir, out, bool(finetune_epochs), False, request.bn_reestimation
+        )
+        measured = request.bn_reestimation and opened.dataset is not None
+        request = replace(request, bn_reestimation=measured)
+        loss = tuning.loss(opened.spec, settings, source, arch)
+        plan = Tuning(tuning.recipe(), loss, resume) if finetune_epochs else None
+        if opened.dataset is None:
+            made = zeroed(opened.module, request)
+        else:
+            with resumable(out, target):
+                made = sparsified(opened.start, request, settings, target, plan, out)
         details = {**request.options(), **tuning.details(settings, loss)}
-        metrics = _written(start, target, details, made)
+        metrics = _written(opened, target, details, made)
         _say(out, source, target, made)
-        timed = _timed(source, start.spec, made.module, device, threads, arch, out) if bench else None
+        timed = _timed(source, opened.spec, made.module, device, threads, arch, out) if bench else None
         if timed is None:
             out.note("Not timed: most engines multiply zeros like other numbers (--bench measures it).")
         out.path(
@@ -173,7 +180,7 @@ def _tag(request: SparsifyRequest) -> str:
     return f"sparse{round(100 * chosen['sparsity'])}"
 
 
-def _written(start: Start, target: Path, details: dict[str, Any], made: Sparsified) -> dict[str, Any]:
+def _written(opened: Opened, target: Path, details: dict[str, Any], made: Sparsified) -> dict[str, Any]:
     """Write the plot and the checkpoint; returns the step's metrics."""
     from rcompress.artifacts.checkpoint import write_checkpoint
     from rcompress.artifacts.files import write_atomic
@@ -182,16 +189,16 @@ def _written(start: Start, target: Path, details: dict[str, Any], made: Sparsifi
     from rcompress.report.sparsity import sparsity_png
     from rcompress.training.run import write_trained
 
-    metrics: dict[str, Any] = dict(module_metrics(made.module, start.spec.preprocessing.input_size))
+    metrics: dict[str, Any] = dict(module_metrics(made.module, opened.spec.preprocessing.input_size))
     metrics |= made.recovery.metrics() if made.recovery else {}
     notes = tuple(f"{row.name} is dense: {row.reason}" for row in made.table if row.reason)
     write_atomic(beside(target, ".sparsity.png"), sparsity_png(made.table, target.name))
     if made.outcome is None:
-        step = Step("sparsify", details, metrics=metrics, notes=notes, **start.parent)
-        write_checkpoint(target, start.spec.with_step(step), made.module.state_dict())
+        step = Step("sparsify", details, metrics=metrics, notes=notes, **opened.parent)
+        write_checkpoint(target, opened.spec.with_step(step), made.module.state_dict())
         return metrics
     made.outcome.metrics.update(metrics)
-    write_trained(target, "sparsify", start.spec, made.outcome, details, start.parent, notes)
+    write_trained(target, "sparsify", opened.spec, made.outcome, details, opened.parent, notes)
     return made.outcome.metrics
 
 
