@@ -22,5 +22,5 @@ class RcompressError(Exception):
         return (RcompressError, (self.subject, self.fault, self.remedy))
 
 
-class HelperDone(Exception):
+class HelperDone(Exception):  # noqa: N818 - nothing failed
     """A process that helped to train is done; the first one goes on alone and writes what came out."""

@@ -69,7 +69,9 @@ RecipeName = Annotated[
 ]
 Config = Annotated[
     Path | None,
-    typer.Option("--config", help="TOML file with parts of the recipe (tune writes one); options go before it."),
+    typer.Option(
+        "--config", help="TOML file with parts of the recipe (tune writes one); options go before it."
+    ),
 ]
 Epochs = Annotated[int | None, typer.Option("--epochs", min=0, help="Passes over the training split.")]
 TrainingBatchSize = Annotated[int | None, typer.Option("--batch-size", "-b", min=1)]

@@ -77,7 +77,7 @@ def _fits(view: GraphView, first: NodeProto, second: NodeProto) -> bool:
     channels = view.initializers[first.input[1]].dims[0]
     sizes = view.initializers[second.input[1]].dims
     groups = int(attribute(second, "group", 1))
-    return sizes[1] == channels if groups == 1 else (sizes[1] == 1 and sizes[0] == groups == channels)
+    return bool(sizes[1] == channels if groups == 1 else (sizes[1] == 1 and sizes[0] == groups == channels))
 
 
 def _operands(pairs: list[Pair]) -> list[str]:

@@ -22,7 +22,7 @@ from rcompress.engines.torch_graph import TorchGraph, tensor_of
 from rcompress.methods.graph_view import GraphView, remove_unused_initializers
 from rcompress.methods.placement import range_source
 
-HIGHEST = {
+HIGHEST: dict[int, int] = {
     TensorProto.INT8: 127,
     TensorProto.INT4: 7,
 }  # weights are symmetric: their lowest integer is not used

@@ -20,7 +20,7 @@ from rcompress.methods.lockstep import Walk
 from rcompress.progress import SILENT, Progress
 
 ROWS = 32768  # positions on which one layer's rounding is learned
-LEVELS = {TensorProto.INT8: 127, TensorProto.INT4: 7}
+LEVELS: dict[int, int] = {TensorProto.INT8: 127, TensorProto.INT4: 7}
 
 
 @dataclass(frozen=True)

@@ -223,18 +223,15 @@ class Trainer:
         Random numbers are drawn for the whole batch in every process, so that each image meets the same ones
         whatever the number of processes.
         """
-        padding, side, height_width = (
-            self.material.augmentation.crop_padding,
-            self.recipe.cutout,
-            images.shape[2:],
-        )
+        padding, side = self.material.augmentation.crop_padding, self.recipe.cutout
         inputs = normalize(images, self.material.preprocessing)
         if padding:
             inputs = shifted(inputs, padding, crop_shifts(self.batch_size, padding, self.generator)[share])
         if self.material.augmentation.flip:
             inputs = flip(inputs, mirrored)
         if side:
-            centres = square_centres(self.batch_size, height_width, self.generator)
+            height, width = images.shape[2:]
+            centres = square_centres(self.batch_size, (height, width), self.generator)
             inputs = cutout(inputs, side, centres[share])
         return inputs.contiguous(memory_format=torch.channels_last)
 

@@ -100,7 +100,7 @@ def synchronised(module: nn.Module, device: torch.device, processes: Processes) 
     """
     if device.type != "cuda" or processes.count == 1:
         raise RcompressError("--sync-bn", "needs several processes with a GPU each", "leave it out")
-    return nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-any-return]
+    return nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def unsynchronised(module: nn.Module) -> nn.Module:
