@@ -120,6 +120,24 @@ def test_flags_that_tensorrt_rtx_does_not_know_are_refused(tmp_path: Path) -> No
 
 
 @needs_rtx
+def test_sparse_weights_are_a_flag_of_tensorrt_alone(tmp_path: Path) -> None:
+    import tensorrt_rtx
+
+    from rcompress.engines.trt import _config
+    from rcompress.engines.trt_log import shared_logger
+
+    with pytest.raises(RcompressError, match="same plan"):
+        options = BuildOptions(target="sm_86", sparse_weights=True)
+        build_engine(residual(), SPEC, tmp_path / "a.plan", "tensorrt-rtx", options)
+    builder = tensorrt_rtx.Builder(shared_logger("tensorrt-rtx"))
+    flag = tensorrt_rtx.BuilderFlag.SPARSE_WEIGHTS
+    for wanted in (False, True):
+        options = BuildOptions(target="sm_86", sparse_weights=wanted)
+        config = _config(tensorrt_rtx, builder, options, tmp_path / "a.plan")
+        assert config.get_flag(flag) == wanted
+
+
+@needs_rtx
 def test_unknown_gpu_and_operator_are_named(tmp_path: Path) -> None:
     from onnx import helper
 

@@ -45,6 +45,7 @@ class BuildOptions:
         workspace_bytes: TensorRT's scratch memory at most; None: its own default.
         target: the GPU to build for where none is present (``sm_86``), TensorRT-RTX only.
         version_compatible, hardware_compatible: TensorRT's flags of those names.
+        sparse_weights: TensorRT may use sparse tensor cores where weights are 2:4 along input channels.
         timing_cache: file that TensorRT reads its timings from and writes them to.
     """
 
@@ -54,6 +55,7 @@ class BuildOptions:
     target: str | None = None
     version_compatible: bool = False
     hardware_compatible: bool = False
+    sparse_weights: bool = False
     timing_cache: Path | None = None
 
 

@@ -126,6 +126,12 @@ def _require_builder(path: Path, backend: PlanBackend, options: BuildOptions) ->
             "TensorRT-RTX has neither timing caches nor hardware compatibility",
             "leave --timing-cache and --hardware-compatible out",
         )
+    if backend == "tensorrt-rtx" and options.sparse_weights:
+        raise RcompressError(
+            path,
+            "TensorRT-RTX builds the same plan whether weights may be sparse or not",
+            "leave --sparse-weights out",
+        )
     fault = gpu_fault()
     if fault is not None and backend == "tensorrt":
         raise RcompressError(path, f"tensorrt needs a GPU to build: {fault[0]}", fault[1])
@@ -145,6 +151,8 @@ def _config(trt: Any, builder: Any, options: BuildOptions, path: Path) -> Any:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if options.hardware_compatible:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    if options.sparse_weights:
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     if options.timing_cache is not None:
         known = options.timing_cache.read_bytes() if options.timing_cache.exists() else b""
         config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)

@@ -69,11 +69,15 @@ def sparse_speed(
             calls = []
             for name, graph in zip(("dense", "sparse"), graphs, strict=True):
                 path = Path(folder) / f"{name}{suffix}"
-                build_engine(graph, spec, path, backend, BuildOptions(batch_range=(1, 1, 1)), progress)
+                build_engine(graph, spec, path, backend, _options(backend), progress)
                 engine = stack.enter_context(closing(load_engine(path, backend, run)))
                 calls.append((name, engine.prepare(random_inputs(engine.info, 1))))
             found.append(_speed(backend, time_interleaved(calls, trials=TRIALS, progress=progress)))
     return found
+
+
+def _options(backend: Backend) -> BuildOptions:
+    return BuildOptions(batch_range=(1, 1, 1), sparse_weights=backend == "tensorrt")
 
 
 def _speed(backend: Backend, latencies: list[Latency]) -> SparseSpeed:

@@ -66,6 +66,10 @@ def command(
     hardware_compatible: Annotated[
         bool, typer.Option("--hardware-compatible", help="TensorRT: run on other GPUs from Ampere on.")
     ] = False,
+    sparse_weights: Annotated[
+        bool,
+        typer.Option("--sparse-weights", help="TensorRT: use sparse tensor cores where weights are 2:4."),
+    ] = False,
     verdict: Annotated[
         bool,
         typer.Option("--verdict/--no-verdict", help="After --int8: measure which precision to ship."),
@@ -108,8 +112,10 @@ def command(
         set_threads(threads)
         chosen = choose_backend(None if backend == "auto" else backend, output)
         path = require_output(_target(source, output, chosen, precision), [source])
-        if path.suffix != ".plan" and (target or workspace or timing_cache):
-            raise typer.BadParameter("are TensorRT's", param_hint="--target, --workspace and --timing-cache")
+        if path.suffix != ".plan" and (target or workspace or timing_cache or sparse_weights):
+            raise typer.BadParameter(
+                "are TensorRT's", param_hint="--target, --workspace, --timing-cache, --sparse-weights"
+            )
         graph = open_graph(source, arch)
         precision, quantizes = _settled(graph, precision)
         choice = parse_choice(calib, calib_images)
@@ -121,6 +127,7 @@ def command(
             target=target,
             version_compatible=version_compatible,
             hardware_compatible=hardware_compatible,
+            sparse_weights=sparse_weights,
             timing_cache=timing_cache,
         )
         profile: Literal["cpu", "tensorrt"] = "tensorrt" if path.suffix == ".plan" else "cpu"
