@@ -40,7 +40,7 @@ def source(tmp_path_factory):
     return path
 
 
-def run(source, output, resume=False, ratio=0.5, **changes):
+def pruned(source, output, resume=False, ratio=0.5, **changes):
     plan = IterativePlan(PruneOptions(ratio, round_to=1, **changes), STEPS, SHORT)
     start = from_checkpoint(source, ARCH)
     return prune_iteratively(start, plan, CPU, output, resume, ARCH)
@@ -74,7 +74,7 @@ def assert_whole(rows, output):
 @pytest.mark.parametrize(("scope", "expected"), [("local", [(12, 12), (10, 10), (8, 8)]), ("global", None)])
 def test_each_step_takes_the_same_share_of_what_is_left(source, tmp_path, scope, expected):
     output = tmp_path / "out.pth"
-    rows = run(source, output, scope=scope)
+    rows = pruned(source, output, scope=scope)
     found = [widths(step_path(output, number, STEPS)) for number in (1, 2, 3)]
     if expected:  # 16 * 0.5 ** (k / 3), rounded down
         assert found == expected
@@ -95,10 +95,10 @@ def test_rounding_does_not_add_up_over_the_steps(source, tmp_path):
 
 def test_done_steps_are_not_done_again(source, tmp_path):
     output = tmp_path / "out.pth"
-    rows = run(source, output)
+    rows = pruned(source, output)
     times = [step_path(output, number, STEPS).stat().st_mtime_ns for number in (1, 2, 3)]
     step_path(output, 3, STEPS).unlink()
-    again = run(source, output, resume=True)
+    again = pruned(source, output, resume=True)
     assert [row["sha256"] for row in again[:2]] == [row["sha256"] for row in rows[:2]]
     assert [step_path(output, n, STEPS).stat().st_mtime_ns for n in (1, 2)] == times[:2]
     assert_whole(again, output)
@@ -106,17 +106,17 @@ def test_done_steps_are_not_done_again(source, tmp_path):
 
 def test_steps_of_an_older_run_are_made_anew(source, tmp_path):
     output = tmp_path / "out.pth"
-    run(source, output)
+    pruned(source, output)
     stale = step_path(output, 2, STEPS).read_bytes()
     step_path(output, 1, STEPS).unlink()
-    assert_whole(run(source, output, resume=True), output)
+    assert_whole(pruned(source, output, resume=True), output)
     assert step_path(output, 2, STEPS).read_bytes() != stale
 
 
 def test_another_runs_steps_are_refused(source, tmp_path):
-    run(source, tmp_path / "out.pth")
+    pruned(source, tmp_path / "out.pth")
     with pytest.raises(RcompressError, match=r"out-step01\.pth: belongs to a run with other options"):
-        run(source, tmp_path / "out.pth", resume=True, importance="l1")
+        pruned(source, tmp_path / "out.pth", resume=True, importance="l1")
 
 
 def launch(source, output, *more):
@@ -172,28 +172,13 @@ def test_a_killed_run_goes_on_at_its_step(source, tmp_path, where):
     assert widths(output) == (8, 8)
 
 
-def test_the_named_recipe(source, tmp_path):
+def test_the_named_recipe(rcompress, source, tmp_path):
     output = tmp_path / "out.pth"
     words = ("--recipe", "iterative-10", "--steps", 2, "--finetune-epochs", 1, "--round-to", 1)
-    command = [
-        sys.executable,
-        "-m",
-        "rcompress",
-        "prune",
-        source,
-        *words,
-        "--arch",
-        ARCH,
-        "-o",
-        output,
-        "--json",
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [str(word) for word in command], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)["steps"]
+    run = rcompress("prune", source, *words, "--arch", ARCH, "-o", output, "--json")
+    assert run.code == 0, run.err
+    assert "step  2" in run.err
+    rows = json.loads(run.out)["steps"]
     assert [widths(tmp_path / row["checkpoint"]) for row in rows] == [(14, 14), (12, 12)]
     chosen = read_checkpoint(output).spec.lineage[-1].options
     assert chosen["finetune"]["learning_rate"] == 1e-4
