@@ -13,13 +13,14 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from rcompress.artifacts.onnx_file import read_onnx
+from rcompress.artifacts.spec import ModelSpec
 from rcompress.data import open_dataset
 from rcompress.engines import BuildOptions, backend_status, build_engine
 from rcompress.engines.plan_file import read_sidecar
 from rcompress.engines.torch_graph import TorchGraph
 from rcompress.errors import RcompressError
 from rcompress.methods.placement import LayerBits
-from rcompress.methods.qat import QatOptions, parameter_groups, require_trainable, train_quantized
+from rcompress.methods.qat import QatOptions, Trained, parameter_groups, require_trainable, train_quantized
 from rcompress.methods.qat_graph import TrainableGraph, parameter, trainable_graph, written_back
 from rcompress.methods.qat_scales import LearnedScales, ObservedScales
 from rcompress.methods.quantize import QuantizeOptions, plan_quantization, quantize_onnx
@@ -47,7 +48,7 @@ def logits(graph: onnx.ModelProto | torch.nn.Module, count: int = 32) -> torch.T
         return module(torch.from_numpy(images(count, seed=5)))
 
 
-def trained(graph: TrainableGraph, constraint: LearnedScales | ObservedScales, steps: int = 5) -> TorchGraph:
+def stepped(graph: TrainableGraph, constraint: LearnedScales | ObservedScales, steps: int = 5) -> TorchGraph:
     """A few large steps of plain descent, so that every kind of parameter moves."""
     module = graph.module
     constraint.attach(module)
@@ -161,7 +162,7 @@ def test_learned_rounding_is_kept() -> None:
 def test_what_was_trained_is_what_is_written(profile: str, make: type, bits: int) -> None:
     graph = trainable(bits=bits, profile=profile)
     before = logits(graph.quantized)
-    module = trained(graph, make(graph))
+    module = stepped(graph, make(graph))
     after = written_back(graph, module)
     assert torch.equal(logits(after), logits(module))
     assert not torch.allclose(logits(after), before, atol=1e-3)
@@ -174,10 +175,10 @@ def test_what_was_trained_is_what_is_written(profile: str, make: type, bits: int
 
 def test_groups_of_weights_are_trained() -> None:
     graph = trainable(bits=4, group=8)
-    module = trained(graph, LearnedScales(graph))
+    module = stepped(graph, LearnedScales(graph))
     assert torch.equal(logits(written_back(graph, module)), logits(module))
     observed = trainable(bits=4, group=8)
-    module = trained(observed, ObservedScales(observed))
+    module = stepped(observed, ObservedScales(observed))
     assert torch.equal(logits(written_back(observed, module)), logits(module))
 
 
@@ -206,7 +207,7 @@ def test_pooling_shares_the_scale_of_what_it_pools() -> None:
     random = np.random.default_rng(0)
     constants = tensors(w=random.standard_normal((8, 3, 3, 3)), v=random.standard_normal((4, 8, 1, 1)))
     graph = trainable(model(nodes, constants, output=("batch", 4, 4, 4)))
-    module = trained(graph, LearnedScales(graph))
+    module = stepped(graph, LearnedScales(graph))
     written = {t.name: numpy_helper.to_array(t) for t in written_back(graph, module).graph.initializer}
     given = {t.name: numpy_helper.to_array(t) for t in graph.quantized.graph.initializer}
     assert written["p_scale"] == written["r_scale"] != given["r_scale"]
@@ -260,8 +261,8 @@ def test_biases_and_scales_have_rates_of_their_own() -> None:
     weights, biases, scales = groups(graph.module)
     assert len(weights["params"]) == len(biases["params"]) == 3 and weights["weight_decay"] == 0.1
     assert (biases["lr_scale"], scales["lr_scale"], scales["weight_decay"]) == (2.0, 0.5, 0.0)
-    trained_ = sum(parameter.requires_grad for parameter in graph.module.parameters())
-    assert sum(len(group["params"]) for group in (weights, biases, scales)) == trained_
+    free = sum(parameter.requires_grad for parameter in graph.module.parameters())
+    assert sum(len(group["params"]) for group in (weights, biases, scales)) == free
 
 
 # Runs
@@ -273,22 +274,35 @@ def test_graphs_that_cannot_be_fed_are_refused() -> None:
         require_trainable(mixing, SPEC)
 
 
-def test_a_killed_run_goes_on_to_the_same_graph(trained: Path, tmp_path: Path, monkeypatch) -> None:
-    from rcompress.methods.source_graph import open_graph
+def small(classes: int = 10) -> onnx.ModelProto:
+    """The residual block for 32 x 32 images of ten classes."""
+    made = residual()
+    for value, shape in ((made.graph.input[0], (3, 32, 32)), (made.graph.output[0], (classes,))):
+        for axis, size in enumerate(shape, start=1):
+            value.type.tensor_type.shape.dim[axis].dim_value = size
+    del made.graph.value_info[:]
+    random = np.random.default_rng(0)
+    head = {"w3": random.standard_normal((classes, 8)), "b3": random.standard_normal(classes)}
+    for tensor in made.graph.initializer:
+        if tensor.name in head:
+            tensor.CopyFrom(numpy_helper.from_array(head[tensor.name].astype(np.float32), tensor.name))
+    return made
+
+
+def test_a_killed_run_goes_on_to_the_same_graph(tmp_path: Path, monkeypatch) -> None:
     from rcompress.training.journal import Journal
 
-    source, dataset = open_graph(trained), open_dataset("digits")
-    how = QuantizeOptions(bits=LayerBits(4))
+    dataset, original = open_dataset("digits"), small()
+    spec = ModelSpec(10, dataset.preprocessing())
     batch = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    quantized = quantize_onnx(source.model, [batch], 16, how).model
-    original = plan_quantization(source.model, how).model
-    recipe = Recipe(epochs=2, batch_size=400, optimizer="adamw", learning_rate=1e-3, ema=0.5)
+    quantized = quantize_onnx(original, [batch], 16, QuantizeOptions(bits=LayerBits(4))).model
+    recipe = Recipe(epochs=2, batch_size=400, optimizer="adamw", learning_rate=1e-2, ema=0.5)
 
-    def run(name: str, resume: bool = False) -> onnx.ModelProto:
+    def run(name: str, resume: bool = False) -> Trained:
         target = tmp_path / name
         return train_quantized(
-            quantized, original, source.spec, dataset, recipe, QatOptions(), CPU, target, {}, resume=resume
-        ).model
+            quantized, original, spec, dataset, recipe, QatOptions(), CPU, target, {}, resume=resume
+        )
 
     whole = run("whole.onnx")
     write = Journal.write
@@ -301,12 +315,16 @@ def test_a_killed_run_goes_on_to_the_same_graph(trained: Path, tmp_path: Path, m
     with pytest.raises(KeyboardInterrupt):
         run("cut.onnx")
     monkeypatch.setattr(Journal, "write", write)
-    assert run("cut.onnx", resume=True) == whole
+    again = run("cut.onnx", resume=True)
+    assert again.model == whole.model != quantized
+    assert [epoch["train_loss"] for epoch in again.outcome.history] == [
+        epoch["train_loss"] for epoch in whole.outcome.history
+    ]
 
 
 def test_command_trains_writes_and_checks(rcompress, trained: Path, tmp_path: Path) -> None:
     target = tmp_path / "net.onnx"
-    words = ("quantize", trained, "--weight-bits", "4", "--qat", "--epochs", "2", "--batch-size", "64")
+    words = ("quantize", trained, "--weight-bits", "4", "--qat", "--epochs", "1", "--batch-size", "64")
     run = rcompress(*words, "--json", "--threads", "1", "-o", target)
     assert run.code == 0, run.err
     told = json.loads(run.out)
@@ -329,26 +347,21 @@ def test_options_of_training_without_it_are_wrong_usage(rcompress, trained: Path
 
 
 def test_foreign_graph_is_trained(rcompress, tmp_path: Path) -> None:
-    from tests.graphs import resnet
-
-    plain, _ = resnet("resnet20")
-    bare = onnx.ModelProto()
-    bare.CopyFrom(plain)
-    del bare.metadata_props[:]
-    onnx.save(bare, tmp_path / "foreign.onnx")
+    onnx.save(small(), tmp_path / "foreign.onnx")
     run = rcompress(
-        "quantize", tmp_path / "foreign.onnx", "--qat", "--epochs", "1", "--batch-size", "400", "--no-distill",
+        "quantize", tmp_path / "foreign.onnx", "--qat", "--epochs", "1", "--batch-size", "400",
         "--calib", "digits:32", "--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5", "--threads", "1",
     )  # fmt: skip
     assert run.code == 0, run.err
     step = read_onnx(Path(run.out.strip())).spec.lineage[-1]
+    assert step.options["distillation"]["teachers"] == [step.parent_sha256]  # it teaches itself
     assert step.chosen_on == "test-a" and step.parent_name == "foreign.onnx"
 
 
 @needs_rtx
 def test_tensorrt_builds_every_layer_in_int8(tmp_path: Path) -> None:
     graph = trainable(profile="tensorrt")
-    module = trained(graph, LearnedScales(graph))
+    module = stepped(graph, LearnedScales(graph))
     path = build_engine(
         written_back(graph, module), SPEC, tmp_path / "net.plan", "tensorrt-rtx", BuildOptions(target="sm_86")
     )

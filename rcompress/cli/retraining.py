@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rcompress.methods.qat import Trained
     from rcompress.methods.quantize import QuantizedGraph, QuantizeOptions
     from rcompress.methods.source_graph import SourceGraph
+    from rcompress.methods.weight_grid import Bits
     from rcompress.training import Recipe, Settings
     from rcompress.training.guidance import Loss
     from rcompress.training.settings import PrecisionChoice
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 Qat = Annotated[bool, typer.Option("--qat", help="Then train the graph that is written.")]
 QatEpochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Of --qat (5).")]
 QatLearningRate = Annotated[
-    float | None, typer.Option("--learning-rate", "--lr", min=0, help="Peak rate of --qat.")
+    float | None,
+    typer.Option("--learning-rate", "--lr", min=0, help="Peak rate of --qat (1e-4; 4 bits: 3e-4)."),
 ]
 QatBatchSize = Annotated[int | None, typer.Option("--batch-size", "-b", min=1, help="Of --qat (128).")]
 QatScales = Annotated[
@@ -61,15 +63,16 @@ class Retraining:
         if not self.asked and (self.resume or any(value is not None for value in (*said, *softness))):
             raise typer.BadParameter("these options go with --qat", param_hint="--qat")
 
-    def recipe(self) -> Recipe:
-        """The recipe of quantization-aware training with what was given."""
-        from rcompress.methods.qat import RECIPE
+    def recipe(self, bits: Bits) -> Recipe:
+        """The recipe for weights of so many bits, with what was given."""
+        from rcompress.methods.qat import qat_recipe
 
+        recipe = qat_recipe(bits)
         return replace(
-            RECIPE,
-            epochs=self.epochs or RECIPE.epochs,
-            learning_rate=self.learning_rate or RECIPE.learning_rate,
-            batch_size=self.batch_size or RECIPE.batch_size,
+            recipe,
+            epochs=self.epochs or recipe.epochs,
+            learning_rate=self.learning_rate or recipe.learning_rate,
+            batch_size=self.batch_size or recipe.batch_size,
         )
 
 
@@ -121,7 +124,7 @@ def training(
     settings = open_settings(place.device, place.threads, place.precision, seed=place.seed)
     original = plan_quantization(graph.model, how, str(graph.path)).model
     loss = _loss(asked, graph, spec, original, settings, place.arch)
-    return partial(_train, asked, place.target, graph, spec, original, dataset, settings, loss, out)
+    return partial(_train, asked, place.target, graph, spec, how, original, dataset, settings, loss, out)
 
 
 def _train(
@@ -129,6 +132,7 @@ def _train(
     target: Path,
     graph: SourceGraph,
     spec: ModelSpec,
+    how: QuantizeOptions,
     original: ModelProto,
     dataset: Dataset,
     settings: Settings,
@@ -141,7 +145,7 @@ def _train(
     from rcompress.cli.session import resumable, say_scores
     from rcompress.methods.qat import QatOptions, train_quantized
 
-    options, recipe = QatOptions(asked.scales or "lsq"), asked.recipe()
+    options, recipe = QatOptions(asked.scales or "lsq"), asked.recipe(how.bits.weights)
     origin = {**parent_fields(graph.path, graph.sha256), **record}
     with resumable(out, target):
         trained = train_quantized(

@@ -64,7 +64,7 @@ def fake_quantize(node: Node, inputs: Inputs) -> Tensor:
     values: Tensor = inputs[0].float()
     scale = along(node.attributes, inputs[1].float(), values)
     low, high = node.attributes["low"], node.attributes["high"]
-    result: Tensor = _FakeQuantize.apply(values, scale, low, high)  # type: ignore[no-untyped-call]
+    result: Tensor = _FakeQuantize.apply(values, scale, low, high)
     return result.to(inputs[1].dtype)
 
 

@@ -19,6 +19,7 @@ from rcompress.errors import RcompressError
 from rcompress.measure.accuracy import Scores
 from rcompress.methods.qat_graph import TrainableGraph, parameter, trainable_graph, written_back
 from rcompress.methods.qat_scales import LearnedScales, ObservedScales
+from rcompress.methods.weight_grid import Bits
 from rcompress.progress import SILENT, Progress
 from rcompress.training import Guidance, Outcome, Recipe, Settings, run_training
 from rcompress.training.guidance import Loss, ParameterGroups
@@ -26,15 +27,25 @@ from rcompress.training.run import test_scores
 from rcompress.training.teachers import Member, Teacher
 
 Scales = Literal["lsq", "observed"]
-RECIPE = Recipe(
-    epochs=5,
-    optimizer="adamw",  # with BatchNorm folded, layers differ too much for one rate of SGD: 1e-3 undid the network
-    learning_rate=3e-4,
-    weight_decay=1e-4,
-    schedule="cosine",
-    warmup=0.1,
-    ema=0.99,
-)
+LEARNING_RATES: dict[Bits, float] = {4: 3e-4, 8: 1e-4}  # 8-bit weights have less way to go
+EPOCHS = 5
+
+
+def qat_recipe(bits: Bits) -> Recipe:
+    """The recipe for weights of so many bits: tests/benchmarks/DECISIONS.md.
+
+    AdamW, because with BatchNorm folded one rate of SGD does not fit all layers: 1e-3 undid the network, and 1e-4
+    learned half as much.
+    """
+    return Recipe(
+        epochs=EPOCHS,
+        optimizer="adamw",
+        learning_rate=LEARNING_RATES[bits],
+        weight_decay=1e-4,
+        schedule="cosine",
+        warmup=0.1,
+        ema=0.99,
+    )
 
 
 @dataclass(frozen=True)

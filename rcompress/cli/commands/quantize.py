@@ -89,7 +89,7 @@ def command(
     learning_rate: retraining.QatLearningRate = None,
     batch_size: retraining.QatBatchSize = None,
     scales: retraining.QatScales = None,
-    precision: options.Precision = "fp32",
+    precision: options.Precision = "auto",
     teacher: options.Teachers = None,
     distill: options.Distill = True,
     temperature: options.Temperature = None,
