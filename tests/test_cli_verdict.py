@@ -7,8 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+from rcompress.artifacts.checkpoint import read_checkpoint, write_checkpoint
 from rcompress.artifacts.records import read_records
+from rcompress.artifacts.spec import ModelSpec
 from rcompress.engines import backend_status
 from rcompress.engines.ov import computes
 
@@ -59,9 +62,6 @@ def test_no_verdict_where_none_is_wanted(rcompress, source: Path) -> None:
 def test_without_labelled_images_speed_alone_is_compared(rcompress, source: Path, tmp_path: Path) -> None:
     first = build(rcompress, source, "--no-verdict", "--json")
     cache = json.loads(first.out)["calibration"]
-    from rcompress.artifacts.checkpoint import read_checkpoint, write_checkpoint
-    from rcompress.artifacts.spec import ModelSpec
-
     found = read_checkpoint(source)
     described = found.spec.to_dict()
     described["preprocessing"]["dataset"] = None
@@ -80,3 +80,15 @@ def test_an_engine_that_cannot_run_here_gets_no_verdict(rcompress, source: Path)
     run = build(rcompress, source, "-o", source.parent / "r20.plan", "--target", "sm_86")
     assert run.code == 0, run.err
     assert "no verdict on INT8: tensorrt" in run.err
+
+
+def test_an_imported_network_is_told_where_to_report(rcompress, trained: Path, tmp_path: Path) -> None:
+    """Its choices are made on half of the test split."""
+    weights = tmp_path / "weights.pt"
+    torch.save(read_checkpoint(trained).state_dict, weights)
+    words = ("--arch", "resnet20", "--dataset", "digits", "-o", tmp_path / "r20.pth")
+    assert rcompress("import", weights, *words).code == 0
+    run = build(rcompress, tmp_path / "r20.pth", "--backend", "onnxruntime", "--json")
+    assert run.code == 0, run.err
+    [record] = read_records(Path(json.loads(run.out)["verdict"]["record"]))
+    assert record.context["split"] == "test-a" and "comes from test-b" in record.notes[1]

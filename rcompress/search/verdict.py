@@ -96,8 +96,15 @@ class Verdict:
             metrics={name: value for name, value in mine.items() if name not in conditions},
             context={**context, **conditions, "speedup_against": "fp32"},
             lineage=info.spec.to_dict()["lineage"] if info.spec else [],
-            notes=[f"verdict: {'; '.join(self.decision.said)}"],
+            notes=[f"verdict: {'; '.join(self.decision.said)}", *self._caution],
         )
+
+    @property
+    def _caution(self) -> list[str]:
+        """Half the test split of an imported network has served a choice then."""
+        if self.context.get("split") != "test-a":
+            return []
+        return ["test-a served this recommendation: accuracy to be reported comes from test-b"]
 
 
 def rivals(backend: Backend) -> tuple[Precision, ...]:
