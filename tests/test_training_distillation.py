@@ -277,20 +277,25 @@ def test_the_regressor_is_trained_and_every_term_counts(small, trained):
     start = start_of(small)
     teacher = open_teacher([trained], start.spec, CPU)
     found = {}
-    for weight in (0.0, 1.0):
+    for weight in (1e-9, 1.0):
         guidance = guidance_for(Lesson({"hints": weight}), teacher, SHORT, (3, 32, 32))
         torch.manual_seed(0)
         trainer = Trainer(start_of(small).module, material_for(start.spec, small), SHORT, CPU, guidance)
         before = guidance.loss.regressor.weight.detach().clone()
         found[weight] = trainer._train_epoch(1, _Deaf())[0]
-        moved = not torch.equal(before, guidance.loss.regressor.weight)
-        assert moved or weight == 0.0
-    assert found[1.0] > found[0.0]
+        assert not torch.equal(before, guidance.loss.regressor.weight)
+    assert found[1.0] > found[1e-9]
 
 
 class _Deaf:
     def advance(self, *_, **__):
         pass
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, math.nan, math.inf])
+def test_weights_that_weigh_nothing_are_refused(weight):
+    with pytest.raises(RcompressError, match="not above 0"):
+        Lesson({"hints": weight})
 
 
 def test_layers_by_name_and_names_that_are_wrong(small, trained):
@@ -373,5 +378,11 @@ def test_distill_by_command(trained, tmp_path, rcompress, monkeypatch):
     assert step.options["teachers"] == [{"name": "t.onnx", "sha256": read_onnx(tmp_path / "t.onnx").sha256}]
     again = rcompress("distill", "--teacher", "t.pth", "--student", "t.pth", "--epochs", 1, "-o", "t.pth")
     assert (again.code, "is also the input" in again.err) == (1, True)
-    wrong = rcompress("distill", "--teacher", "t.pth", "--student", "resnet20", "--loss", "magic")
-    assert (wrong.code, "magic" in wrong.err) == (2, True)
+    for words in (
+        ("--loss", "magic"),
+        ("--loss", "attention:much"),
+        ("--layers", "layer1=layer1"),
+        ("--loss", "attention", "--alpha", "0.5"),
+    ):
+        wrong = rcompress("distill", "--teacher", "t.pth", "--student", "resnet20", *words)
+        assert wrong.code == 2, words

@@ -119,7 +119,7 @@ class FeatureDistillation(Constraint):
         return [
             part
             for trained in (module, self.regressor)
-            if trained
+            if trained is not None
             for part in default_groups(recipe, trained)
         ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -53,6 +54,8 @@ class Lesson:
     def __post_init__(self) -> None:
         if not self.losses or self.losses.keys() - set(get_args(LossName)):
             raise RcompressError("--loss", "names no known loss", f"use {', '.join(get_args(LossName))}")
+        if any(not 0 < weight < math.inf for weight in self.features.values()):
+            raise RcompressError("--loss", "a weight is not above 0", "leave a loss out to do without it")
 
     @property
     def features(self) -> dict[FeatureTerm, float]:

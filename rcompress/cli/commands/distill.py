@@ -93,6 +93,10 @@ def command(
     if source is not None and (shortcut or stem):
         raise typer.BadParameter("the checkpoint has its own architecture", param_hint="--student")
     losses, pairs = dict(map(_weighted, loss or ["logits"])), tuple(map(_pair, layers or ()))
+    if pairs and not losses.keys() & {"hints", "attention"}:
+        raise typer.BadParameter("goes with hints and attention", param_hint="--layers")
+    if "logits" not in losses and not (temperature is None and alpha is None and weighting == "mean"):
+        raise typer.BadParameter("goes with --loss logits", param_hint="--temperature, --alpha, --weighting")
     with Output(json_, quiet) as out:
         from rcompress.artifacts.files import require_checkpoint_output
         from rcompress.cli.session import open_settings, resumable

@@ -9,8 +9,9 @@ import typer
 
 from rcompress.cli import options
 from rcompress.cli.naming import beside
-from rcompress.cli.output import Output
+from rcompress.cli.output import Output, launched
 from rcompress.cli.recipes import changed_recipe
+from rcompress.errors import RcompressError
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -89,6 +90,8 @@ def command(
         from rcompress.training.recipe_file import recipe_toml
         from rcompress.training.start import Origin
 
+        if launched()[1] > 1:
+            raise RcompressError("tune", "was started by torchrun", "start it as it is, with --workers")
         require_output(output, [path for path in (ranges, config, from_trials) if path])
         require_optuna()
         base = changed_recipe(recipe, config, epochs=epochs)
