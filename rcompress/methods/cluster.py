@@ -84,7 +84,8 @@ def kmeans(values: Floats, clusters: int, gap: float = 0.0) -> Floats:
     """
     ordered = np.sort(values)
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
-    closed = np.linspace(*(edge - np.sign(edge) * gap for edge in ordered[[0, -1]]), clusters)
+    low, high = (float(edge - np.sign(edge) * gap) for edge in ordered[[0, -1]])
+    closed = np.linspace(low, high, clusters)
     centroids = closed + np.sign(closed) * gap
     for _ in range(MAX_ITERATIONS):
         bounds = np.searchsorted(ordered, (centroids[1:] + centroids[:-1]) / 2)
@@ -94,7 +95,7 @@ def kmeans(values: Floats, clusters: int, gap: float = 0.0) -> Floats:
         if np.array_equal(moved, centroids):
             break
         centroids = np.sort(moved)
-    return centroids[counts > 0]
+    return np.asarray(centroids[counts > 0])
 
 
 def nearest(values: Floats, centroids: Floats) -> NDArray[np.int64]:
