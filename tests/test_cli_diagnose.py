@@ -156,3 +156,15 @@ def test_an_engine_that_cannot_run_here_is_one_line(rcompress, files: Path, tmp_
     assert built.code == 0, built.err
     run = rcompress("diagnose", files / "r20.onnx", plan)
     assert run.code == 1 and len(run.err.splitlines()) == 1 and "r20.plan" in run.err
+
+
+def test_fewer_images_than_a_fixed_batch_are_one_line(rcompress, files: Path, tmp_path: Path) -> None:
+    found = read_onnx(files / "int8.onnx")
+    assert found.spec is not None
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(found.model)
+    for value in (fixed.graph.input[0], fixed.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = 8
+    path = write_onnx(tmp_path / "fixed.onnx", fixed, found.spec)
+    run = rcompress("diagnose", files / "r20.pth", path, "--images", 4, "--threads", 1)
+    assert run.code == 1 and "needs 8 images at once; give more with --images" in run.err

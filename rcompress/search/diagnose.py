@@ -21,6 +21,7 @@ from rcompress.data import Split, balanced_indices, input_batches
 from rcompress.engines import RunOptions, load_engine
 from rcompress.engines.base import Array
 from rcompress.engines.evaluation import engine_logits
+from rcompress.errors import RcompressError
 from rcompress.measure.paired import Paired, paired
 from rcompress.progress import SILENT, Progress
 from rcompress.search.diagnosis import Diagnosis, LayerReport
@@ -129,7 +130,10 @@ def _inputs(first: Side, second: Side, split: Split, spec: ModelSpec) -> list[Ar
     size = fixed or TENSOR_BATCH
     some = split.subset(torch.arange(min(TENSOR_IMAGES, len(split))))
     batches = [images.numpy() for images, _ in input_batches(some, spec.preprocessing, size)]
-    return [batch for batch in batches if fixed is None or len(batch) == fixed]
+    whole = [batch for batch in batches if fixed is None or len(batch) == fixed]
+    if not whole:
+        raise RcompressError(first.path, f"needs {fixed} images at once", "give more with --images")
+    return whole
 
 
 def _distances(
