@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from rcompress.errors import RcompressError
-from rcompress.methods.cluster import CentroidTuning, cluster, kmeans, nearest, plain
+from rcompress.methods.cluster import CentroidTuning, cluster, kmeans, nearest
+from rcompress.methods.layer_weights import plain
 from rcompress.models import build_model, load_model
 
 

@@ -31,7 +31,7 @@ class Finetuning:
     distill: bool = True
     temperature: float | None = None
     alpha: float | None = None
-    base: Literal["finetune", "iterative-10"] = "finetune"
+    base: Literal["finetune", "iterative-10", "binary-connect"] = "finetune"
 
     def __post_init__(self) -> None:
         said = (self.learning_rate, self.batch_size, self.teachers, self.temperature, self.alpha)

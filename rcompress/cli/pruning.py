@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
     from rcompress.artifacts.spec import ChoiceSplit, ModelSpec, ParentFields
     from rcompress.data import Dataset
+    from rcompress.engines import Backend
     from rcompress.methods.channel_groups import ChannelGraph
     from rcompress.methods.importance import Importance
     from rcompress.methods.prune import PruneReport
+    from rcompress.methods.zero_channels import ZeroChannels
     from rcompress.training import Settings
     from rcompress.training.start import Start
 
@@ -110,13 +112,16 @@ def scores_of(opened: Opened, graph: ChannelGraph, importance: Importance, seed:
     return score_channels(graph, importance, batches, seed)
 
 
-def multiple_of(text: str | None, default: int, graph: ChannelGraph, threads: int, out: Output) -> int:
+def multiple_of(
+    text: str | None, default: int, graph: ChannelGraph, backend: Backend, threads: int, out: Output
+) -> int:
     """What ``--round-to`` means: a number, or ``auto``, measured and said; ``default`` where it is not given."""
     from rcompress.methods.width_multiple import fastest_multiple
 
     if text != "auto":
         return int(text or default)
-    measured = fastest_multiple([group.width for group in graph.prunable], threads=threads, progress=out)
+    widths = [group.width for group in graph.prunable]
+    measured = fastest_multiple(widths, backend, threads, progress=out)
     out.note(str(measured))
     return measured.multiple
 
@@ -205,6 +210,20 @@ def notes(report: PruneReport) -> tuple[str, ...]:
     for name, reason in report.kept.items():
         layers.setdefault(reason, []).append(name)
     return tuple(f"{_named(names)}: not pruned ({reason})" for reason, names in layers.items())
+
+
+def zero_notes(found: ZeroChannels) -> list[str]:
+    """What became of the zero filters: how many constants were handed on, and what stays, one line a reason."""
+    gone = sum(map(len, found.removable.values()))
+    lines = [
+        f"{gone} channels were zero and are gone; {found.merged} handed a constant on to another that stays"
+    ]
+    stuck: dict[str, dict[str, int]] = {}
+    for layer, count, reason in found.stuck:
+        stuck.setdefault(reason, {})[layer] = count
+    for reason, counts in stuck.items():
+        lines.append(f"{sum(counts.values())} zero filters of {_named(list(counts))} stay: {reason}")
+    return lines
 
 
 def _named(names: list[str]) -> str:

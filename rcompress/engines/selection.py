@@ -8,13 +8,15 @@ from rcompress.engines.base import Backend, Suffix
 from rcompress.engines.status import backend_status, installed_version
 from rcompress.errors import RcompressError
 
-SUFFIXES: dict[Backend, Suffix] = {
-    "torch-x86": ".x86",
+GRAPH_SUFFIXES: dict[Backend, Suffix] = {
     "onnxruntime": ".onnx",
     "openvino": ".xml",
     "tensorrt": ".plan",
     "tensorrt-rtx": ".plan",
 }
+"""The backends that build an ONNX graph in any precision, and what their engines are called."""
+
+SUFFIXES: dict[Backend, Suffix] = {"torch-x86": ".x86", **GRAPH_SUFFIXES}
 
 
 def choose_backend(requested: Backend | None, output: Path | None) -> Backend:

@@ -6,7 +6,6 @@ Han et al. 2016, Deep Compression, section 3. The values may then be fine-tuned 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch.nn.utils import parametrize
 
 from rcompress.artifacts.packing import MAX_CODES
 from rcompress.errors import RcompressError
+from rcompress.methods.layer_weights import weighted_layers
 from rcompress.progress import SILENT, Progress, tracked
 from rcompress.training.guidance import Constraint
 
@@ -65,13 +65,6 @@ def cluster(module: nn.Module, clusters: int, progress: Progress = SILENT) -> li
     return rows
 
 
-def weighted_layers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Convolutions and linear layers whose weights are learned, by name."""
-    for name, layer in module.named_modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.weight.requires_grad:
-            yield name, layer
-
-
 def kmeans(values: Floats, clusters: int, gap: float = 0.0) -> Floats:
     """Centroids (<= ``clusters``,), ascending, of one-dimensional ``values`` by Lloyd's algorithm.
 
@@ -84,8 +77,8 @@ def kmeans(values: Floats, clusters: int, gap: float = 0.0) -> Floats:
     """
     ordered = np.sort(values)
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
-    low, high = (float(edge - np.sign(edge) * gap) for edge in ordered[[0, -1]])
-    closed = np.linspace(low, high, clusters)
+    lowest, highest = (float(edge - np.sign(edge) * gap) for edge in ordered[[0, -1]])
+    closed = np.linspace(lowest, highest, clusters)
     centroids = closed + np.sign(closed) * gap
     for _ in range(MAX_ITERATIONS):
         bounds = np.searchsorted(ordered, (centroids[1:] + centroids[:-1]) / 2)
@@ -95,10 +88,11 @@ def kmeans(values: Floats, clusters: int, gap: float = 0.0) -> Floats:
         if np.array_equal(moved, centroids):
             break
         centroids = np.sort(moved)
-    return np.asarray(centroids[counts > 0])
+    used: Floats = centroids[counts > 0]
+    return used
 
 
-def nearest(values: Floats, centroids: Floats) -> NDArray[np.int64]:
+def nearest(values: Floats, centroids: Floats) -> NDArray[np.intp]:
     """The index of the closest of the ascending ``centroids`` for each value."""
     return np.searchsorted((centroids[1:] + centroids[:-1]) / 2, values)
 
@@ -126,14 +120,6 @@ class CentroidTuning(Constraint):
     def identity(self) -> dict[str, Any]:
         """See `Constraint`."""
         return {"constraint": "centroids", "layers": list(self.names)}
-
-
-def plain(module: nn.Module) -> nn.Module:
-    """``module`` with its parametrized weights as plain parameters of the values that they have, in place."""
-    for layer in list(module.modules()):
-        if parametrize.is_parametrized(layer, "weight"):
-            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-    return module
 
 
 class _Lookup(nn.Module):

@@ -12,7 +12,7 @@ from torch import nn
 from rcompress.artifacts.spec import ModelSpec
 from rcompress.engines import Backend, BuildOptions, RunOptions, backend_status, build_engine, load_engine
 from rcompress.engines.inputs import random_inputs
-from rcompress.engines.selection import SUFFIXES
+from rcompress.engines.selection import GRAPH_SUFFIXES
 from rcompress.export import export_onnx
 from rcompress.measure.latency import Latency, time_interleaved
 from rcompress.progress import SILENT, Progress
@@ -61,7 +61,7 @@ def sparse_speed(
     """
     graphs = [export_onnx(module, spec).model for module in (dense, sparse)]
     found = []
-    for backend, suffix in SUFFIXES.items():
+    for backend, suffix in GRAPH_SUFFIXES.items():
         if not backend_status(backend).usable:
             continue
         progress.note(f"timing both with {backend}")

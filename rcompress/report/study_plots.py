@@ -51,7 +51,8 @@ def study_pictures(study: Study) -> tuple[dict[str, bytes], str, list[str]]:
             )
             continue
         pictures[name] = _png(getattr(drawn, function), study, wanted[name])
-        figures.append(_html(getattr(shown, function), study, wanted[name], first=not figures))
+        height = 1000 if name == "contour" else 450
+        figures.append(_html(getattr(shown, function), study, wanted[name], height, first=not figures))
     return pictures, PAGE.format(title=_escaped(study.study_name), figures="\n".join(figures)), missing
 
 
@@ -92,9 +93,12 @@ def _png(plot: Callable[..., Any], study: Study, arguments: Mapping[str, Any]) -
     return content.getvalue()
 
 
-def _html(plot: Callable[..., Any], study: Study, arguments: Mapping[str, Any], first: bool) -> str:
+def _html(
+    plot: Callable[..., Any], study: Study, arguments: Mapping[str, Any], height: int, first: bool
+) -> str:
+    """A part of a page; the first brings Plotly's script for all of them."""
     with _quiet():
-        figure = plot(study, **arguments)
+        figure = plot(study, **arguments).update_layout(height=height)
         text: str = figure.to_html(full_html=False, include_plotlyjs=first)
     return text
 

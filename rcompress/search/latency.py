@@ -14,7 +14,7 @@ from torch import nn
 from rcompress.artifacts.spec import ModelSpec
 from rcompress.engines import Backend, BuildOptions, Engine, RunOptions, backend_status, load_engine
 from rcompress.engines.inputs import random_inputs
-from rcompress.engines.selection import SUFFIXES
+from rcompress.engines.selection import GRAPH_SUFFIXES
 from rcompress.errors import RcompressError
 from rcompress.export import onnx_from_module
 from rcompress.measure.latency import Latency, time_interleaved
@@ -67,8 +67,8 @@ class Stopwatch:
         progress: Progress = SILENT,
     ) -> None:
         status = backend_status(conditions.backend)
-        if conditions.backend not in SUFFIXES or status.fault is not None:
-            fault = status.fault or "has no engine files"
+        if conditions.backend not in GRAPH_SUFFIXES or status.fault is not None:
+            fault = status.fault or "builds no engine from a graph"
             raise RcompressError(
                 conditions.backend, f"{fault}: no latency to measure", status.remedy or "use openvino"
             )
@@ -93,7 +93,7 @@ class Stopwatch:
 
     def _engine(self, module: nn.Module) -> Engine:
         backend = self._conditions.backend
-        path = Path(self._folder.name) / f"candidate{self.builds}{SUFFIXES[backend]}"
+        path = Path(self._folder.name) / f"candidate{self.builds}{GRAPH_SUFFIXES[backend]}"
         graph = SourceGraph(path, onnx_from_module(module, self._spec), self._spec, "")
         deploy(graph, self._spec, path, self._request(), self._calibration, self._progress)
         self.builds += 1
@@ -103,5 +103,5 @@ class Stopwatch:
         conditions = self._conditions
         batch = conditions.batch_size
         build = BuildOptions("int8" if conditions.int8 else "fp32", batch_range=(batch, batch, batch))
-        profile: Profile = "tensorrt" if SUFFIXES[conditions.backend] == ".plan" else "cpu"
+        profile: Profile = "tensorrt" if GRAPH_SUFFIXES[conditions.backend] == ".plan" else "cpu"
         return EngineRequest(conditions.backend, build, QuantizeOptions(profile))

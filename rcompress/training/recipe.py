@@ -62,6 +62,7 @@ RECIPES: dict[str, Recipe] = {
     "finetune": Recipe(learning_rate=0.05, warmup=0.1),
     "trt-study": replace(STUDY, epochs=100, weight_decay=1e-2, mean=HALF, std=HALF),
     "cpu-study": replace(STUDY, epochs=60, label_smoothing=0.1, mean=IMAGENET_MEAN, std=IMAGENET_STD),
+    "binary-connect": replace(STUDY, optimizer="adamw", learning_rate=1e-3, weight_decay=0.0),
     "iterative-10": replace(STUDY, epochs=30, optimizer="adamw", learning_rate=1e-4),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from tests.benchmarks import calibration, cli, inference, rounding, training
+from tests.benchmarks import calibration, cli, inference, retraining, rounding, training
 from tests.benchmarks.common import describe_machine
 
 BENCHMARKS: dict[str, Callable[[bool], None]] = {
@@ -13,6 +13,7 @@ BENCHMARKS: dict[str, Callable[[bool], None]] = {
     "training": training.run,
     "inference": inference.run,
     "rounding": rounding.run,
+    "retraining": retraining.run,
     "calibration": calibration.run,
 }
 

@@ -16,6 +16,7 @@ COMMANDS = (
     "sparsify",
     "quantize",
     "cluster",
+    "binarize",
     "export",
     "build-engine",
     "eval",

@@ -100,7 +100,8 @@ def _tuned(
     out: Output,
 ) -> dict[str, Any]:
     from rcompress.cli.session import resumable, say_scores
-    from rcompress.methods.cluster import CentroidTuning, cluster, plain
+    from rcompress.methods.cluster import CentroidTuning, cluster
+    from rcompress.methods.layer_weights import plain
     from rcompress.training import run_training
     from rcompress.training.guidance import Guidance
     from rcompress.training.run import write_trained

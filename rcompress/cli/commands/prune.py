@@ -67,8 +67,8 @@ def command(
         str | None,
         typer.Option(
             callback=_multiple,
-            help="Keep widths at multiples of this (16; 1 with --from-mask); auto: measure what OpenVINO runs "
-            "fastest here.",
+            help="Keep widths at multiples of this (16; 1 with --from-mask); auto: what --backend runs fastest "
+            "here, measured.",
         ),
     ] = None,
     bn_reestimation: options.BnReestimation = True,
@@ -115,7 +115,13 @@ def command(
         raise typer.BadParameter("go with --ratio or a target", param_hint="--importance, --scope")
     if planned.steps and ratio is None:
         raise typer.BadParameter("go with --ratio", param_hint="--steps, --recipe")
-    aim = Aim(asked, scope, sensitivity, backend, int8, batch_size or 1, threads)
+    auto = round_to == "auto"
+    timed_on = None if auto and target_latency is None else backend
+    aim = Aim(asked, scope, sensitivity, timed_on, int8, batch_size or 1, threads)
+    if auto and resume:
+        raise typer.BadParameter(
+            "measured again, it may be another multiple: name the one that was said", param_hint="--round-to"
+        )
     if aim.timed and resume:
         raise typer.BadParameter(
             "a latency measured again may ask for another network: prune first, then fine-tune with "
@@ -149,7 +155,8 @@ def command(
         opened = open_source(source, arch, dataset, data_dir, out, bool(tuning.epochs), scored, reestimated)
         size = opened.spec.preprocessing.input_size
         graph = find_groups(opened.module, size, keep_residual, ignore or ())
-        multiple = multiple_of(round_to, 1 if from_mask else DEFAULT_ROUND_TO, graph, threads, out)
+        usual = 1 if from_mask else DEFAULT_ROUND_TO
+        multiple = multiple_of(round_to, usual, graph, backend or "openvino", threads, out)
         if asked is not None:
             request = aim.request(asked, importance, multiple)
             report, chosen = _by_target(opened, graph, request, aim.sensitivity, settings, out)
@@ -217,10 +224,10 @@ def _without_zeros(
     opened: Opened, graph: ChannelGraph, multiple: int, out: Output
 ) -> tuple[PruneReport, Decision]:
     """Cut what is zero; what was chosen, for the lineage."""
-    from rcompress.cli.pruning import Decision
+    from rcompress.cli.pruning import Decision, zero_notes
     from rcompress.methods.zero_channels import prune_zeros
 
     report, found = prune_zeros(graph, opened.spec.preprocessing.input_size, multiple)
-    for layer, count, why in found.stuck:
-        out.note(f"{layer}: {count} zero filters stay: {why}")
+    for line in zero_notes(found):
+        out.note(line)
     return report, Decision({"from_mask": True, "round_to": multiple})

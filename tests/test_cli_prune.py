@@ -1,0 +1,161 @@
+"""`rcompress prune` on digits: every importance, what a file becomes later, zero filters, what is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from rcompress.models import load_model
+
+FRESH = """
+import sys, torch
+from rcompress.models import load_model
+module = load_model(__import__("pathlib").Path(sys.argv[1])).module
+with torch.inference_mode():
+    torch.save(module(torch.load("images.pt")), "logits.pt")
+"""
+QUICK = ("--threads", 1, "--no-bn-reestimation")
+
+
+@pytest.fixture
+def folder(trained, tmp_path, monkeypatch):
+    shutil.copy(trained, tmp_path / "r20.pth")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def logits(path, images):
+    with torch.inference_mode():
+        return load_model(path).module(images)
+
+
+def top1(rcompress, name):
+    shown = rcompress("eval", name, "--json")
+    assert shown.code == 0, shown.err
+    return json.loads(shown.out)["metrics"]["top1_percent"]
+
+
+def test_a_pruned_file_loads_afresh_exports_quantizes_and_builds(folder, rcompress):
+    run = rcompress(
+        "prune", "r20.pth", "--ratio", 0.4, "--scope", "global", "--importance", "taylor", "--threads", 1
+    )
+    assert (run.code, run.out) == (0, "r20-pruned40.pth\n"), run.err
+    assert "BatchNorm re-estimated" in run.err
+    images = torch.randn(2, 3, 32, 32)
+    torch.save(images, folder / "images.pt")
+    subprocess.run([sys.executable, "-c", FRESH, "r20-pruned40.pth"], check=True)
+    assert torch.equal(torch.load(folder / "logits.pt"), logits(folder / "r20-pruned40.pth", images))
+    assert rcompress("export", "r20-pruned40.pth").code == 0
+    quantized = rcompress("quantize", "r20-pruned40.onnx", "--threads", 1, "-o", "int8.onnx")
+    assert quantized.code == 0, quantized.err
+    built = {"openvino": "e.xml", "onnxruntime": "e.onnx", "tensorrt-rtx": "e.plan"}
+    for backend, name in built.items():
+        target = ("--target", "sm_86") if backend == "tensorrt-rtx" else ()
+        made = rcompress("build-engine", "r20-pruned40.onnx", "--backend", backend, "-o", name, *target)
+        assert made.code == 0, made.err
+        assert (folder / name).stat().st_size > 50_000
+    plain = top1(rcompress, "r20-pruned40.pth")
+    assert plain > 40  # BatchNorm's new statistics alone
+    assert top1(rcompress, "e.xml") == pytest.approx(plain, abs=0.5)
+    assert top1(rcompress, "int8.onnx") == pytest.approx(plain, abs=8)
+
+
+@pytest.mark.parametrize("importance", ["l1", "bn-scale", "fpgm", "lamp", "hessian", "activation", "random"])
+def test_every_importance_from_the_command_line(folder, rcompress, importance):
+    run = rcompress(
+        "prune", "r20.pth", "--ratio", 0.5, "--importance", importance, "--round-to", 8, *QUICK, "--json"
+    )
+    assert run.code == 0, run.err
+    metrics = json.loads(run.out)["metrics"]
+    assert metrics["parameters"] == 68_786  # half of every layer, whichever channels they are
+    step = load_model(folder / "r20-pruned50.pth").spec.lineage[-1]
+    assert (step.options["importance"], step.options["bn_reestimation"]) == (importance, False)
+
+
+def test_reestimation_is_on_by_default_and_its_effect_told(folder, rcompress):
+    run = rcompress("prune", "r20.pth", "--ratio", 0.5, "--threads", 1, "--json")
+    metrics = json.loads(run.out)["metrics"]
+    before, after = (metrics[f"top1_percent_{when}_reestimation"] for when in ("before", "after"))
+    assert after > before + 5
+    assert f"{before:.2f} % -> {after:.2f} %" in run.err
+    assert rcompress("prune", "r20.pth", "--ratio", 0.5, *QUICK, "-o", "raw.pth").code == 0
+    assert top1(rcompress, "raw.pth") < top1(rcompress, "r20-pruned50.pth")
+
+
+def test_what_stays_is_named_and_recorded(folder, rcompress):
+    run = rcompress("prune", "r20.pth", "--ratio", 0.5, "--keep-residual", "--ignore", "layer3", *QUICK)
+    assert run.code == 0, run.err
+    assert "not pruned (crosses a residual addition (--keep-residual))" in run.err
+    assert "layer3.0.conv1: not pruned (layer3.0.conv1 is to be left alone (--ignore))" in run.err
+    loaded = load_model(folder / "r20-pruned50.pth")
+    assert any("--keep-residual" in note for note in loaded.spec.lineage[-1].notes)
+    assert loaded.module.conv1.out_channels == 16
+    assert loaded.module.layer3[0].conv1.out_channels == 64
+    assert loaded.module.layer2[0].conv1.out_channels == 16
+    unknown = rcompress("prune", "r20.pth", "--ratio", 0.5, "--ignore", "layer7", *QUICK)
+    assert unknown.code == 1
+    assert "no layer 'layer7'" in unknown.err
+
+
+def test_zero_filters_are_removed_for_real(folder, rcompress):
+    assert rcompress("sparsify", "r20.pth", "--filters", 0.3, "--threads", 1, "-o", "masked.pth").code == 0
+    run = rcompress("prune", "--from-mask", "masked.pth", "--json")
+    assert run.code == 0, run.err
+    answer = json.loads(run.out)
+    assert answer["output"] == "masked-unmasked.pth"
+    assert answer["metrics"]["parameters"] < 272_474
+    assert "channels were zero and are gone" in run.err
+    assert "the same channels of coupled layers are not zero" in run.err
+    images = torch.randn(4, 3, 32, 32)
+    before, after = (logits(folder / name, images) for name in ("masked.pth", "masked-unmasked.pth"))
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4 * float(before.abs().max()))
+    assert load_model(folder / "masked-unmasked.pth").spec.lineage[-1].options["from_mask"] is True
+    nothing = rcompress("prune", "--from-mask", "r20.pth")
+    assert nothing.code == 1
+    assert "no filter of this network is zero" in nothing.err
+
+
+def test_fine_tuning_learns_from_the_parent(folder, rcompress):
+    run = rcompress(
+        "prune", "r20.pth", "--ratio", 0.5, "--finetune-epochs", 1, "-b", 64, "--threads", 1, "--json"
+    )
+    assert run.code == 0, run.err
+    step = load_model(folder / "r20-pruned50.pth").spec.lineage[-1]
+    assert step.options["distillation"]["loss"] == "logits"
+    assert step.chosen_on == "validation"
+    assert json.loads(run.out)["metrics"]["top1_percent"] > 50
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("--ratio", 0.5, "--from-mask"),
+        ("--from-mask", "--scope", "global"),
+        ("--ratio", 0.5, "--round-to", 0),
+        ("--ratio", 0.5, "--round-to", "often"),
+        ("--ratio", 0.5, "--temperature", 4),
+        ("--ratio", 0.5, "--round-to", "auto", "--finetune-epochs", 1, "--resume"),
+    ],
+    ids=lambda words: " ".join(map(str, words)) or "nothing",
+)
+def test_wrong_usage(folder, rcompress, words):
+    assert rcompress("prune", "r20.pth", *words).code == 2
+
+
+def test_importances_that_look_at_images_need_data(tmp_path, rcompress, monkeypatch):
+    from tiny import tiny_checkpoint
+
+    monkeypatch.chdir(tmp_path)
+    tiny_checkpoint(tmp_path / "tiny.pth")
+    refused = rcompress("prune", "tiny.pth", "--ratio", 0.5, "--importance", "taylor")
+    assert refused.code == 1
+    assert "names no dataset" in refused.err
+    cut = rcompress("prune", "tiny.pth", "--ratio", 0.5)
+    assert cut.code == 0
+    assert "BatchNorm's statistics stay as they were" in cut.err
