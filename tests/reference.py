@@ -42,7 +42,7 @@ def commands() -> str:
 def results() -> str:
     """The reference records' table, as Markdown."""
     from rcompress.report.build import build_report, read_sources
-    from rcompress.report.tables import markdown
+    from rcompress.report.markdown import markdown
 
     records, _, _ = read_sources([RECORDS])
     return markdown(build_report(records, "r20.pth")).split("\n", 2)[2]

@@ -109,6 +109,35 @@ def test_csv_and_parquet_hold_the_same_raw_figures(report: Run, folder: Path) ->
     assert frame["speedup"].to_list() == [1.0, 1.0, 4.0, 4.0]
 
 
+PUBLISHED = (
+    "published_id,method,artifact,top1_percent,differs,needs,command\n"
+    "s/small,Pruned,b.onnx,92,,,make b\ns/engine,FP16,c.plan,93,,a GPU,make c\n"
+)
+
+
+def test_ours_beside_published(report: Run, folder: Path) -> None:
+    (folder / "table.csv").write_text(PUBLISHED)
+    done = report(folder, ".", "--against", "table.csv")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 2 published rows have records of ours beside them" in done.stdout
+    assert "-2.00" in next(line for line in done.stdout.splitlines() if "s/small" in line)
+    assert "not measured: needs a GPU" in done.stdout
+    assert done.stdout.splitlines()[-1] == "s/engine: make c"
+    rows = json.loads(report(folder, ".", "--against", "table.csv", "--json").stdout)["published"]
+    assert [row["published_id"] for row in rows] == ["s/small", "s/small", "s/engine", None, None]
+
+
+def test_ours_beside_published_in_files(report: Run, folder: Path) -> None:
+    (folder / "table.csv").write_text(PUBLISHED)
+    for name in ("r.csv", "r.parquet", "r.md", "r.html"):
+        assert report(folder, ".", "--against", "table.csv", "-o", name).returncode == 0
+    frame = pl.read_parquet(folder / "r.parquet")
+    assert pl.read_csv(folder / "r.csv")["published_id"].to_list() == frame["published_id"].to_list()
+    assert frame["difference_top1_points"].to_list()[:3] == [-2.0, -2.0, None]
+    assert "make c" in (folder / "r.md").read_text()
+    assert "make c" in (folder / "r.html").read_text()
+
+
 def test_one_sheet_of_all_plots(report: Run, folder: Path) -> None:
     assert report(folder, ".", "-o", "plots.png").returncode == 0
     with Image.open(folder / "plots.png") as sheet:
@@ -178,8 +207,10 @@ def test_bad_input_is_one_line(
         (("-o", "a.result.json"), "is no kind of report"),
         (("--baseline", "zzz"), "is not among the artifacts"),
         (("-o", "a.result.json/r.html"), "is a file, not a folder"),
+        (("--against", "none.csv"), "no such file"),
+        (("--against", "a.result.json"), "is no column of published figures"),
     ],
-    ids=["suffix", "input", "baseline", "folder is a file"],
+    ids=["suffix", "input", "baseline", "folder is a file", "no table", "no CSV"],
 )
 def test_bad_options_are_one_line_and_write_nothing(
     report: Run, folder: Path, arguments: tuple[str, ...], said: str

@@ -5,21 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import shutil
-import subprocess
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import reporting
+from browser import Browser, browsers
 
 from rcompress.artifacts.records import Record
 from rcompress.report.build import build_report
 from rcompress.report.page import page
 from rcompress.report.plots import plots_of
+from rcompress.report.published import read_published
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-NEEDS_BROWSER = pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path")
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7*7}}$title</style>"
 
 
@@ -76,6 +75,24 @@ def test_the_plots_library_is_there_once_or_not_at_all(family_page: str) -> None
     assert len(_page([reporting.evaluated("a.pth", 90.0)])) < 40_000
 
 
+def _published_page(folder: Path) -> str:
+    table = folder / "table.csv"
+    table.write_text(
+        "published_id,method,artifact,top1_percent,needs,command\n"
+        "s/same,As published,a.pth,92,,make same\ns/missing,<b>FP16</b>,c.plan,93,a GPU,make missing\n"
+    )
+    report = build_report(reporting.family(), published=read_published(table))
+    return page(report, *plots_of(report.frame.to_dicts()))
+
+
+def test_published_rows_stand_there_without_scripts(tmp_path: Path, family_page: str) -> None:
+    text = _published_page(tmp_path)
+    elements = _Elements(text)
+    assert sum(tag == "tbody" for tag, _ in elements.found) == 4 + 3
+    assert {"make same", "make missing", "<b>FP16</b>", "not measured: needs a GPU"} <= set(elements.texts)
+    assert "Beside published figures" not in family_page
+
+
 def test_missing_plots_are_explained() -> None:
     assert "the records hold no latency p50 (ms)" in _page([reporting.evaluated("a.pth", 90.0)])
 
@@ -98,62 +115,82 @@ def test_what_records_say_stays_text() -> None:
     assert sum(HOSTILE in text for text in elements.texts) >= 5
 
 
-def _browsed(text: str, folder: Path) -> tuple[str, str]:
-    """The page's elements after its scripts have run, and what the browser complained of."""
-    path = folder / "page.html"
-    path.write_text(text, encoding="utf-8")
-    flags = (
-        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-        "--disable-component-update --disable-sync --enable-logging=stderr --dump-dom --window-size=390,844 "
-        "--virtual-time-budget=8000"
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    yield from browsers()
+
+
+@pytest.fixture(scope="module")
+def family_file(family_page: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "family.html"
+    path.write_text(family_page, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("device", ["desktop", "phone"])
+def test_a_browser_draws_every_plot_and_asks_for_nothing(
+    browser: Browser, family_file: Path, device: str, scheme: str
+) -> None:
+    browser.open(family_file, device, scheme)
+    marks = browser.js(
+        "return [...document.querySelectorAll('.plot')].map((plot) => "
+        "plot.querySelectorAll('.mark-symbol path, .mark-rect path, .mark-line path').length)"
     )
-    assert BROWSER is not None
-    command = [BROWSER, *flags.split(), f"--user-data-dir={folder / 'profile'}", path.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+    assert len(marks) == 4
+    assert all(marks)
+    assert browser.js("return document.documentElement.scrollWidth <= innerWidth")
+    assert browser.complaints() == []
+    assert browser.requests() == [family_file.as_uri()]
 
 
-@NEEDS_BROWSER
-def test_a_browser_draws_every_plot_under_the_policy(family_page: str, tmp_path: Path) -> None:
-    shown, complaints = _browsed(family_page, tmp_path)
-    assert complaints == ""
-    assert len(re.findall(r"<svg[^>]*class=\"marks\"", shown)) == 4
-    assert shown.count('<tr class="history" hidden="">') == 4
+def test_a_browser_runs_nothing_from_records(browser: Browser, tmp_path: Path) -> None:
+    path = tmp_path / "hostile.html"
+    path.write_text(_page(_hostile(), HOSTILE), encoding="utf-8")
+    browser.open(path)
+    assert browser.complaints() == []
+    assert browser.js("return document.querySelectorAll('img').length") == 0
+    assert browser.js("return document.scripts.length") == 3
+    assert browser.js("return document.querySelector('h1').textContent") == HOSTILE
 
 
-@NEEDS_BROWSER
-def test_a_browser_runs_nothing_from_records(tmp_path: Path) -> None:
-    shown, complaints = _browsed(_page(_hostile(), HOSTILE), tmp_path)
-    assert complaints == ""
-    elements = _Elements(shown)
-    assert "img" not in [tag for tag, _ in elements.found]
-    assert [tag for tag, _ in elements.found].count("script") == 3
-    assert "<h1>&lt;script&gt;alert(1)" in shown
+NAMES = """return [...arguments[0].querySelectorAll("tbody.row:not([hidden])")]
+    .map((row) => row.rows[0].cells[0].querySelector("button").textContent
+                  + "/" + row.rows[0].cells[arguments[1]].textContent)"""
+CLICK = """[...arguments[0].querySelectorAll("th")]
+    .find((th) => th.textContent.startsWith(arguments[1])).querySelector("button").click()"""
+FILTER = """const field = arguments[0].querySelector("input"); field.value = arguments[1];
+    field.dispatchEvent(new Event("input")); return arguments[0].querySelector("output").value"""
 
 
-@NEEDS_BROWSER
-def test_sorting_filtering_and_unfolding(family_page: str, tmp_path: Path) -> None:
-    probe = """<script>
-    const names = () => [...document.querySelectorAll("tbody.row:not([hidden])")]
-        .map((row) => row.rows[0].cells[0].textContent + "/" + row.rows[0].cells[3].textContent).join(" ");
-    const header = [...document.querySelectorAll("th")].find((th) => th.textContent.startsWith("latency"));
-    const said = [names()];
-    header.querySelector("button").click(); said.push(names());
-    header.querySelector("button").click(); said.push(names());
-    const filter = document.getElementById("filter");
-    filter.value = "onnxruntime 64"; filter.dispatchEvent(new Event("input")); said.push(names());
-    document.querySelector("td.name button").click();
-    said.push(document.querySelectorAll("tr.history:not([hidden])").length);
-    document.documentElement.dataset.said = said.join("|");
-    </script></body>"""
-    open_page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", family_page)
-    shown, _ = _browsed(open_page.replace("</body>", probe), tmp_path)
-    [said] = re.findall(r'data-said="([^"]*)"', shown)
-    a1, a64, b1, b64 = "a.pthbaseline/1", "a.pthbaseline/64", "b.onnx/1", "b.onnx/64"
-    assert said.split("|") == [
-        f"{a1} {a64} {b1} {b64}",
-        f"{b1} {a1} {b64} {a64}",
-        f"{a64} {b64} {a1} {b1}",
-        b64,
-        "1",
-    ]
+def test_sorting_filtering_and_unfolding(browser: Browser, family_file: Path) -> None:
+    browser.open(family_file)
+    table = browser.js("return document.querySelector('[data-table=Results]')")
+    a1, a64, b1, b64 = "a.pth/1", "a.pth/64", "b.onnx/1", "b.onnx/64"
+    assert browser.js(NAMES, table, 3) == [a1, a64, b1, b64]
+    browser.js(CLICK, table, "latency")
+    assert browser.js(NAMES, table, 3) == [b1, a1, b64, a64]
+    browser.js(CLICK, table, "latency")
+    assert browser.js(NAMES, table, 3) == [a64, b64, a1, b1]
+    assert browser.js(FILTER, table, "onnxruntime 64") == "1 of 4 rows"
+    assert browser.js(NAMES, table, 3) == [b64]
+    unfolded = "return arguments[0].querySelectorAll('tr.history:not([hidden])').length"
+    assert browser.js(unfolded, table) == 0
+    browser.js("arguments[0].querySelector('td.name button').click()", table)
+    assert browser.js(unfolded, table) == 1
+
+
+def test_the_published_table_sorts_filters_and_unfolds_by_itself(browser: Browser, tmp_path: Path) -> None:
+    path = tmp_path / "published.html"
+    path.write_text(_published_page(tmp_path), encoding="utf-8")
+    browser.open(path)
+    table = browser.js("return document.querySelector('[data-table=Published]')")
+    assert browser.js(NAMES, table, 1) == ["s/same/a.pth", "s/same/a.pth", "s/missing/–"]
+    browser.js(CLICK, table, "top-1 published")
+    browser.js(CLICK, table, "top-1 published")
+    assert browser.js(NAMES, table, 1)[0] == "s/missing/–"
+    assert browser.js(FILTER, table, "needs gpu") == "1 of 3 rows"
+    browser.js("arguments[0].querySelector('tbody:not([hidden]) td.name button').click()", table)
+    assert "make missing" in browser.js("return arguments[0].innerText", table)
+    assert browser.js("return document.querySelectorAll('[data-table=Results] tbody[hidden]').length") == 0
+    assert browser.complaints() == []

@@ -6,7 +6,8 @@ import reporting
 
 from rcompress.artifacts.records import Record
 from rcompress.report.build import build_report
-from rcompress.report.tables import Table, halves, markdown, table_of
+from rcompress.report.markdown import markdown
+from rcompress.report.tables import Table, halves, table_of
 
 
 def _table(records: list[Record]) -> Table:

@@ -14,6 +14,7 @@ from rcompress.errors import RcompressError
 from rcompress.report.compare import baseline_name, with_deltas
 from rcompress.report.frame import frame_from_records, repeated
 from rcompress.report.lineage import Step, histories
+from rcompress.report.published import beside
 from rcompress.report.text import printable
 
 TITLE = "Compression report"
@@ -31,6 +32,7 @@ class Report:
         notes: what the records say their readers must know, each with the artifact's name.
         machines: the distinct machines that measured, in words.
         versions: per package, the distinct versions that measured.
+        published: other people's figures with ours beside them (see `beside`), where there are any.
     """
 
     title: str
@@ -40,6 +42,7 @@ class Report:
     notes: list[str]
     machines: list[str]
     versions: dict[str, list[str]]
+    published: pl.DataFrame | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Primitives for JSON; figures in the records' units."""
@@ -50,11 +53,19 @@ class Report:
             "notes": self.notes,
             "machines": self.machines,
             "versions": self.versions,
+            "published": [] if self.published is None else self.published.to_dicts(),
         }
 
 
-def build_report(records: Sequence[Record], baseline: str | None = None, title: str = TITLE) -> Report:
+def build_report(
+    records: Sequence[Record],
+    baseline: str | None = None,
+    title: str = TITLE,
+    published: pl.DataFrame | None = None,
+) -> Report:
     """Merge ``records`` and compare every row with ``baseline`` (an artifact's name; None: the first row's).
+
+    ``published`` is other people's figures (see `read_published`), which ours are put beside.
 
     Raises:
         RcompressError: there is no record, or no artifact called ``baseline``, or a metric is not a number.
@@ -63,15 +74,17 @@ def build_report(records: Sequence[Record], baseline: str | None = None, title: 
         raise RcompressError(
             "report", "there is no record to show", "measure something with rcompress eval or bench"
         )
-    frame = frame_from_records(records)
+    measured = frame_from_records(records)
+    frame = with_deltas(measured, baseline)
     return Report(
         title=title,
-        frame=with_deltas(frame, baseline),
-        baseline=baseline_name(frame, baseline),
+        frame=frame,
+        baseline=baseline_name(measured, baseline),
         histories=histories(records),
         notes=_notes(records),
         machines=_distinct(_machine(record) for record in records),
         versions=_versions(records),
+        published=None if published is None else beside(frame, published),
     )
 
 

@@ -17,10 +17,11 @@ from rcompress.report.charts import backend_colours
 from rcompress.report.frame import Row
 from rcompress.report.lineage import Step, command_text
 from rcompress.report.plots import Plot
-from rcompress.report.tables import Column, Table, table_of
+from rcompress.report.published_table import COMPARISON, NOT_MEASURED, published_table
+from rcompress.report.tables import Column, Table, table_of, without_column
 from rcompress.report.text import printable, significant
 
-SIGNED = ("top1_difference_points",)
+SIGNED = ("top1_difference_points", "difference_top1_points", "difference_top5_points")
 
 
 def page(report: Report, plots: Sequence[Plot], missing: Sequence[str]) -> str:
@@ -29,7 +30,7 @@ def page(report: Report, plots: Sequence[Plot], missing: Sequence[str]) -> str:
     Everything that comes from records is escaped, and the policy in its head lets no script or style run but
     the page's own (by their hashes) and no request leave. Without scripts the table and all histories show.
     """
-    table = table_of(report)
+    table, published = table_of(report), published_table(report)
     style, script = _asset("page.css"), _asset("page.js")
     scripts = (
         [_without_carriage_returns(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")), script]
@@ -41,9 +42,9 @@ def page(report: Report, plots: Sequence[Plot], missing: Sequence[str]) -> str:
         style=style,
         title=escape(report.title),
         caption=escape(table.caption),
+        published="" if published is None else _published(report, published),
         machines=_items(f"Measured on {machine}" for machine in report.machines),
-        head="".join(_header(column) for column in table.columns),
-        rows="\n".join(_row(report, table, index) for index in range(len(table.rows))),
+        results=_filtered("Results", table, [_row(report, table, index) for index in range(len(table.rows))]),
         footnotes=_items(table.footnotes),
         legend=_legend(table.rows) if plots else "",
         figures="\n".join(_figure(plot) for plot in plots),
@@ -91,26 +92,64 @@ def _header(column: Column) -> str:
     return f'<th scope="col"{kind}><button type="button">{escape(name)}{small}</button></th>'
 
 
+def _filtered(label: str, table: Table, rows: Sequence[str]) -> str:
+    """A table with the field that filters it; the script finds both by their section."""
+    head = "".join(_header(column) for column in table.columns)
+    return Template(_asset("table.html")).substitute(label=label, head=head, rows="\n".join(rows))
+
+
 def _row(report: Report, table: Table, index: int) -> str:
+    row = table.rows[index]
+    tag = '<span class="tag">baseline</span>' if row["artifact"] == report.baseline else ""
+    steps = _history(row["sha256"], report.histories.get(row["sha256"], []))
+    return _unfolding(table, index, tag, steps)
+
+
+def _published(report: Report, table: Table) -> str:
+    """The method stands under its row's name here, which leaves the width to the figures."""
+    table = without_column(table, "method")
+    rows = [_published_row(report, table, index) for index in range(len(table.rows))]
+    return Template(_asset("published.html")).substitute(
+        caption=escape(table.caption), table=_filtered("Published", table, rows)
+    )
+
+
+def _published_row(report: Report, table: Table, index: int) -> str:
+    row = table.rows[index]
+    command = f"<p><code>{escape(row['command'])}</code></p>"
+    made = _history(row["sha256"], report.histories.get(row["sha256"], [])) if row["sha256"] else ""
+    method = f'<small class="method">{escape(row["method"])}</small>'
+    return _unfolding(table, index, method, f'<div class="steps">{command}</div>{made}')
+
+
+def _unfolding(table: Table, index: int, tag: str, details: str) -> str:
+    """A row, and below it what its first cell unfolds."""
     row, cells = table.rows[index], table.cells[index]
     shown = [_cell(column, row[column.key], cell) for column, cell in zip(table.columns, cells, strict=True)]
-    tag = '<span class="tag">baseline</span>' if row["artifact"] == report.baseline else ""
-    name = f'<button type="button" aria-expanded="false">{escape(row["artifact"])}</button>{tag}'
-    first = f'<td class="text name" data-sort="{escape(row["artifact"])}">{name}</td>'
-    steps = _history(row["sha256"], report.histories.get(row["sha256"], []))
+    name = f'<button type="button" aria-expanded="false">{_breakable(cells[0])}</button>{tag}'
+    first = f'<td class="text name" data-sort="{escape(cells[0])}">{name}</td>'
     return (
         f'<tbody class="row"><tr>{first}{"".join(shown[1:])}</tr>'
-        f'<tr class="history"><td colspan="{len(cells)}">{steps}</td></tr></tbody>'
+        f'<tr class="history"><td colspan="{len(cells)}">{details}</td></tr></tbody>'
     )
+
+
+def _breakable(name: str) -> str:
+    """A name that may go on in the next line after a slash."""
+    return escape(name).replace("/", "/<wbr>")
 
 
 def _cell(column: Column, value: float | str | None, text: str) -> str:
     """A cell; the spread behind a figure is set smaller, a gain or loss of accuracy in its colour."""
     figure, space, spread = text.partition(" ")
     shown = escape(text)
-    if spread and not column.text:
+    if spread and not column.text and text != NOT_MEASURED:
         shown = f'{escape(figure)}{space}<small class="spread">{escape(spread)}</small>'
     kinds = ["text"] if column.text else []
+    if column.key == COMPARISON:
+        kinds.append("prose")
+    if text == NOT_MEASURED:
+        kinds.append("absent")
     if column.key in SIGNED and isinstance(value, float) and text.startswith(("-", "+")):
         kinds.append("gain" if value > 0 else "loss")
     sort = "" if value is None else escape(str(value))

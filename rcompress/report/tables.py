@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,9 +15,12 @@ SPEED_FIGURES = (
     "throughput_images_per_s",
     "peak_memory_bytes",
     "energy_j_per_image",
+    "published_latency_ms",
+    "published_throughput_per_s",
+    "published_memory_bytes",
 )
+ABSENT = "–"
 SMALL_FILE_BYTES = 100 * KIB
-MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|#~$&])")
 
 
 @dataclass(frozen=True)
@@ -80,34 +82,22 @@ def halves(table: Table) -> list[Table]:
     return [_narrowed(table, columns) for columns in (quality, speed) if not all(c.text for c in columns)]
 
 
+def without_column(table: Table, key: str) -> Table:
+    """The same table without the column of ``key``."""
+    kept = [place for place, column in enumerate(table.columns) if column.key != key]
+    cells = [[line[place] for place in kept] for line in table.cells]
+    return replace(table, columns=[table.columns[place] for place in kept], cells=cells)
+
+
 def _narrowed(table: Table, columns: list[Column]) -> Table:
     places = [table.columns.index(column) for column in columns]
     distinct: dict[tuple[str, ...], Row] = {}
     for row, cells in zip(table.rows, table.cells, strict=True):
         chosen = tuple(cells[place] for place in places)
-        if any(cell for cell, column in zip(chosen, columns, strict=True) if not column.text):
+        if any(cell.strip(ABSENT) for cell, column in zip(chosen, columns, strict=True) if not column.text):
             distinct.setdefault(chosen, row)
     cells_left = [list(cells) for cells in distinct]
     return replace(table, columns=columns, rows=list(distinct.values()), cells=cells_left)
-
-
-def markdown(report: Report, pictures: Sequence[tuple[str, str]] = ()) -> str:
-    """A GitHub table, its footnotes, and ``pictures`` as (title, file name)."""
-    table = table_of(report)
-    rule = ["---" if column.text else "---:" for column in table.columns]
-    lines = [
-        f"# {_escaped(report.title)}",
-        "",
-        _escaped(table.caption),
-        "",
-        _markdown_row([_escaped(column.header) for column in table.columns]),
-        _markdown_row(rule),
-        *(_markdown_row([_escaped(cell) for cell in cells]) for cells in table.cells),
-        "",
-        *(f"- {_escaped(note)}" for note in table.footnotes),
-        *(f"\n![{_escaped(title)}]({name})" for title, name in pictures),
-    ]
-    return "\n".join(lines).rstrip() + "\n"
 
 
 def _reasons(rows: Sequence[Row]) -> dict[str, int]:
@@ -122,7 +112,7 @@ def _reasons(rows: Sequence[Row]) -> dict[str, int]:
 
 def _columns(rows: Sequence[Row], reasons: dict[str, int]) -> list[Column]:
     """All there are, in the order in which they are shown."""
-    unit, unit_bytes = _size_unit(rows)
+    unit, unit_bytes = size_unit(rows)
 
     def size(row: Row) -> str:
         return "" if row["size_bytes"] is None else f"{row['size_bytes'] / unit_bytes:,.2f}"
@@ -138,7 +128,7 @@ def _columns(rows: Sequence[Row], reasons: dict[str, int]) -> list[Column]:
         return _times(row["speedup"])
 
     return [
-        *(_text_column(*names) for names in TEXT_COLUMNS.items()),
+        *(text_column(*names) for names in TEXT_COLUMNS.items()),
         Column(f"size ({unit})", "size_bytes", size),
         Column("compression", "compression_ratio", lambda row: _times(row["compression_ratio"])),
         Column("parameters (k)", "parameters", lambda row: _scaled(row, "parameters", 1e3)),
@@ -172,7 +162,8 @@ TEXT_COLUMNS = {
 NAMES_A_ROW = ("artifact", "backend", "precision")
 
 
-def _text_column(key: str, header: str) -> Column:
+def text_column(key: str, header: str) -> Column:
+    """A column of names or conditions."""
     return Column(header, key, lambda row: "" if row[key] is None else str(row[key]), text=True)
 
 
@@ -188,12 +179,14 @@ def _says_something(column: Column, rows: Sequence[Row]) -> bool:
 
 def _caption(report: Report, rows: Sequence[Row]) -> str:
     """The baseline and the conditions that every row with such a figure shares."""
+    return "; ".join([f"Baseline: {report.baseline}", *shared_conditions(rows)]) + "."
+
+
+def shared_conditions(rows: Sequence[Row]) -> list[str]:
+    """What accuracy, and what speed, was measured on in every row that has one."""
     accuracy = in_words({key: _only(rows, key) for key in ACCURACY_KEYS})
     speed = in_words({key: _only(rows, key) for key in SPEED_KEYS})
-    parts = [f"Baseline: {report.baseline}"]
-    parts += [f"accuracy on {accuracy}"] if accuracy else []
-    parts += [f"speed on {speed}"] if speed else []
-    return "; ".join(parts) + "."
+    return [f"{what} on {said}" for what, said in (("accuracy", accuracy), ("speed", speed)) if said]
 
 
 def _only(rows: Sequence[Row], key: str) -> str | int | None:
@@ -201,9 +194,9 @@ def _only(rows: Sequence[Row], key: str) -> str | int | None:
     return values.pop() if len(values) == 1 else None
 
 
-def _size_unit(rows: Sequence[Row]) -> tuple[str, int]:
+def size_unit(rows: Sequence[Row], keys: Sequence[str] = ("size_bytes",)) -> tuple[str, int]:
     """KiB where a file would otherwise be a hundredth of a MiB."""
-    smallest = min((row["size_bytes"] for row in rows if row["size_bytes"] is not None), default=MIB)
+    smallest = min((row[key] for row in rows for key in keys if row[key] is not None), default=MIB)
     return ("KiB", KIB) if smallest < SMALL_FILE_BYTES else ("MiB", MIB)
 
 
@@ -214,12 +207,3 @@ def _times(ratio: float | None) -> str:
 def _scaled(row: Row, key: str, unit: float) -> str:
     value = row.get(key)
     return "" if value is None else significant(value / unit)
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _escaped(text: str) -> str:
-    """Markdown's own characters made harmless."""
-    return MARKDOWN_SPECIAL.sub(r"\\\1", text)

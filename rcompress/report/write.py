@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+import polars as pl
 from PIL import Image
 
 from rcompress.artifacts.files import write_atomic
 from rcompress.errors import RcompressError
 from rcompress.report.build import Report
+from rcompress.report.markdown import markdown
 from rcompress.report.page import page
 from rcompress.report.plots import Plot, plots_of
-from rcompress.report.tables import markdown
 
 SHEET_COLUMNS = 2
 
@@ -66,15 +67,20 @@ def _write_markdown(report: Report, path: Path) -> Written:
 
 
 def _write_csv(report: Report, path: Path) -> Written:
-    write_atomic(path, report.frame.write_csv().encode())
+    write_atomic(path, _frame(report).write_csv().encode())
     return [], []
 
 
 def _write_parquet(report: Report, path: Path) -> Written:
     content = io.BytesIO()
-    report.frame.write_parquet(content)
+    _frame(report).write_parquet(content)
     write_atomic(path, content.getvalue())
     return [], []
+
+
+def _frame(report: Report) -> pl.DataFrame:
+    """All figures: beside the published ones where there are any."""
+    return report.frame if report.published is None else report.published
 
 
 def _write_sheet(report: Report, path: Path) -> Written:

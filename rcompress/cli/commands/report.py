@@ -12,6 +12,7 @@ from rcompress.cli.output import Output, print_table
 
 if TYPE_CHECKING:
     from rcompress.report.build import Report
+    from rcompress.report.tables import Table
 
 
 def command(
@@ -31,6 +32,12 @@ def command(
             "--baseline", help="Artifact to compare with (default: the one with the shortest history)."
         ),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--against", help="Other people's figures (CSV) to put ours beside.", show_default=False
+        ),
+    ] = None,
     title: Annotated[str, typer.Option("--title", help="Heading of the report.")] = "Compression report",
     json_: options.Json = False,
     quiet: options.Quiet = False,
@@ -41,19 +48,27 @@ def command(
     Differences are computed against the baseline, and only between figures taken on the same data, or on the
     same machine with the same threads and batch. Beside .html and .md every plot is also written as a PNG.
 
+    A table of published figures (--against) has a line per published row. Its columns: published_id, method,
+    command (what makes and measures the row); and any of artifact (name or glob of our file that stands beside
+    it), differs (what differs between their setting and ours; empty: same model and data), needs (what a
+    measurement may lack), top1_percent, top5_percent, size_bytes, parameters, nonzero, latency_ms,
+    throughput_per_s, memory_bytes. Differences from them are computed only where model and data are the same.
+
     Example: rcompress report *.result.json -o report.html
     """
     with Output(json_, quiet) as out:
         from rcompress.artifacts.files import require_output
         from rcompress.report.build import build_report, read_sources
+        from rcompress.report.published import read_published
         from rcompress.report.write import require_kind, write_report
 
         records, read, skipped = read_sources(sources)
         for path in skipped:
             out.note(f"skipped {path}: not a *.result.json file")
         if output is not None:
-            require_output(require_kind(output), read)
-        report = build_report(records, baseline, title)
+            require_output(require_kind(output), [*read, *filter(None, [against])])
+        published = None if against is None else read_published(against)
+        report = build_report(records, baseline, title, published)
         if output is None:
             _show(report, out)
             return
@@ -64,13 +79,23 @@ def command(
 
 
 def _show(report: Report, out: Output) -> None:
-    """Two tables, which fit a terminal better than the one, and what their numbers in brackets mean."""
-    from rcompress.report.tables import halves, table_of
+    """Each table as two, which fit a terminal better than one, and what their numbers in brackets mean."""
+    from rcompress.report.published_table import published_table, unmeasured
+    from rcompress.report.tables import table_of
 
     if out.as_json:
         out.json(report.to_dict())
         return
-    table = table_of(report)
+    _print(table_of(report))
+    if (published := published_table(report)) is not None:
+        typer.echo("\nBeside published figures")
+        _print(published)
+        typer.echo("\n".join(f"{identity}: {command}" for identity, command in unmeasured(published)))
+
+
+def _print(table: Table) -> None:
+    from rcompress.report.tables import halves
+
     typer.echo(table.caption)
     for half in halves(table):
         headers = [column.header for column in half.columns]

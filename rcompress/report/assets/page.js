@@ -1,9 +1,6 @@
 
 "use strict";
 {
-  const table = document.getElementById("results");
-  const rows = [...table.querySelectorAll("tbody.row")];
-
   const sortValue = (row, column) => {
     const cell = row.rows[0].cells[column];
     const text = cell.dataset.sort ?? cell.textContent;
@@ -15,18 +12,20 @@
     return sign * (typeof a === "number" ? a - b : a.localeCompare(b, undefined, { numeric: true }));
   };
 
-  table.tHead.addEventListener("click", (event) => {
-    const header = event.target.closest("th");
-    if (!header) return;
-    const down = header.getAttribute("aria-sort") === "ascending";
-    for (const other of header.parentNode.cells) other.removeAttribute("aria-sort");
-    header.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const column = header.cellIndex;
-    rows.sort((a, b) => compare(sortValue(a, column), sortValue(b, column), down ? -1 : 1));
-    table.append(...rows);
-  });
+  const sortable = (table, rows) => {
+    table.tHead.addEventListener("click", (event) => {
+      const header = event.target.closest("th");
+      if (!header) return;
+      const down = header.getAttribute("aria-sort") === "ascending";
+      for (const other of header.parentNode.cells) other.removeAttribute("aria-sort");
+      header.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const column = header.cellIndex;
+      rows.sort((a, b) => compare(sortValue(a, column), sortValue(b, column), down ? -1 : 1));
+      table.append(...rows);
+    });
+  };
 
-  for (const row of rows) {
+  const unfolding = (row) => {
     const history = row.rows[1];
     const button = row.querySelector("td.name button");
     history.hidden = true;
@@ -34,18 +33,28 @@
       history.hidden = !history.hidden;
       button.setAttribute("aria-expanded", String(!history.hidden));
     });
-  }
+  };
 
-  const count = document.getElementById("count");
-  document.getElementById("filter").addEventListener("input", (event) => {
-    const words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
-    for (const row of rows) {
-      const text = row.rows[0].textContent.toLowerCase();
-      row.hidden = !words.every((word) => text.includes(word));
-    }
-    const shown = rows.filter((row) => !row.hidden).length;
-    count.value = words.length ? `${shown} of ${rows.length} rows` : "";
-  });
+  const filterable = (section, rows) => {
+    const count = section.querySelector("output");
+    section.querySelector("input").addEventListener("input", (event) => {
+      const words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
+      for (const row of rows) {
+        const text = row.rows[0].textContent.toLowerCase();
+        row.hidden = !words.every((word) => text.includes(word));
+      }
+      const shown = rows.filter((row) => !row.hidden).length;
+      count.value = words.length ? `${shown} of ${rows.length} rows` : "";
+    });
+  };
+
+  for (const section of document.querySelectorAll(".filtered")) {
+    const table = section.querySelector("table");
+    const rows = [...table.querySelectorAll("tbody.row")];
+    sortable(table, rows);
+    rows.forEach(unfolding);
+    filterable(section, rows);
+  }
 
   const specs = JSON.parse(document.getElementById("specs").textContent);
   const options = { mode: "vega", renderer: "svg", actions: false, ast: true, defaultStyle: false,

@@ -1,0 +1,166 @@
+"""Published figures: read strictly, ours beside them, differences only where model and data are the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import reporting
+
+from rcompress.artifacts.records import Record
+from rcompress.errors import RcompressError
+from rcompress.report.build import Report, build_report
+from rcompress.report.markdown import markdown
+from rcompress.report.published import read_published
+from rcompress.report.published_table import published_table, unmeasured
+from rcompress.report.tables import halves
+
+HEADER = "published_id,method,artifact,top1_percent,size_bytes,latency_ms,differs,needs,command"
+SAME = "s/t/same,As published,a.pth,92.5,1048000,3.5,,,rcompress eval a.pth"
+OTHER = 's/t/other,"Pruned, tuned",b.*,91,,,another network,,make b'
+MISSING = "s/t/missing,FP16,c.plan,93,,1,,a GPU,make c"
+
+
+def _report(folder: Path, lines: tuple[str, ...], records: list[Record] | None = None) -> Report:
+    path = folder / "table.csv"
+    path.write_text("\n".join((HEADER, *lines)) + "\n")
+    return build_report(records or reporting.family(), published=read_published(path))
+
+
+def _rows(report: Report) -> list[dict[str, Any]]:
+    assert report.published is not None
+    return report.published.to_dicts()
+
+
+def _cells(report: Report, identity: str) -> dict[str, str]:
+    table = published_table(report)
+    assert table is not None
+    [cells, *_] = [cells for cells in table.cells if cells[0] == identity]
+    return dict(zip((column.header for column in table.columns), cells, strict=True))
+
+
+def test_every_published_row_stands_first_and_ours_beside_it(tmp_path: Path) -> None:
+    rows = _rows(_report(tmp_path, (MISSING, SAME, OTHER)))
+    assert [(row["published_id"], row["artifact"], row["batch_size"]) for row in rows] == [
+        ("s/t/missing", None, None),
+        ("s/t/same", "a.pth", 1),
+        ("s/t/same", "a.pth", 64),
+        ("s/t/other", "b.onnx", 1),
+        ("s/t/other", "b.onnx", 64),
+    ]
+    assert rows[1]["published_latency_ms"] == 3.5
+    assert rows[1]["latency_p50_ms"] == 2.0
+
+
+def test_what_stands_beside_nothing_is_kept_below(tmp_path: Path) -> None:
+    rows = _rows(_report(tmp_path, (SAME,)))
+    assert [(row["published_id"], row["artifact"]) for row in rows[2:]] == [(None, "b.onnx")] * 2
+    assert rows[2]["compression_ratio"] == 4.0
+
+
+def test_a_difference_only_where_model_and_data_are_the_same(tmp_path: Path) -> None:
+    same, *_, other = _rows(_report(tmp_path, (SAME, OTHER)))
+    assert same["difference_top1_points"] == pytest.approx(91.0 - 92.5)
+    assert same["difference_size_bytes"] == 2**20 - 1048000
+    assert same["difference_parameters"] is None
+    assert other["differs"] == "another network"
+    assert other["difference_top1_points"] is None
+
+
+def test_another_split_is_other_data(tmp_path: Path) -> None:
+    [row] = _rows(_report(tmp_path, (SAME,), [reporting.evaluated("a.pth", 91.0, split="test-b")]))
+    assert row["differs"] == "ours is measured on the split test-b"
+    assert row["difference_top1_points"] is None
+
+
+def test_two_files_of_one_name_both_stand_there(tmp_path: Path) -> None:
+    records = [reporting.evaluated("a.pth", 91.0), reporting.evaluated("a.pth", 90.0, sha256="f" * 64)]
+    assert [row["top1_percent"] for row in _rows(_report(tmp_path, (SAME,), records))] == [91.0, 90.0]
+
+
+def test_the_table_says_what_is_the_same_what_differs_and_what_is_needed(tmp_path: Path) -> None:
+    report = _report(tmp_path, (SAME, OTHER, MISSING))
+    same = _cells(report, "s/t/same")
+    assert same["comparison"] == "same model and data"
+    assert same["top-1 published (%)"] == "92.50"
+    assert same["top-1 ours (%)"] == "91.00 (90.50-91.40)"
+    assert same["top-1 difference (points)"] == "-1.50"
+    assert same["latency published (ms)"] == "3.5"
+    assert same["latency ours (ms)"] == "2.00 ± 0.02"
+    other = _cells(report, "s/t/other")
+    assert (other["comparison"], other["top-1 difference (points)"]) == ("another network", "–")
+    missing = _cells(report, "s/t/missing")
+    assert missing["comparison"] == "not measured: needs a GPU"
+    assert (missing["top-1 published (%)"], missing["top-1 ours (%)"]) == ("93.00", "not measured")
+    assert all(missing[header] for header in missing if header not in ("backend", "precision", "batch"))
+
+
+def test_the_caption_counts_and_the_commands_are_listed(tmp_path: Path) -> None:
+    table = published_table(_report(tmp_path, (SAME, OTHER, MISSING)))
+    assert table is not None
+    assert table.caption.startswith("2 of 3 published rows have records of ours beside them; our accuracy on")
+    assert unmeasured(table) == [("s/t/missing", "make c")]
+    for half in halves(table):
+        assert "s/t/missing" in [cells[0] for cells in half.cells]
+
+
+def test_markdown_has_the_table_and_every_command(tmp_path: Path) -> None:
+    text = markdown(_report(tmp_path, (SAME, "s/t/odd,m,,1,,,,,echo `date` | tee x")))
+    assert "## Beside published figures" in text
+    assert "- s/t/same: `rcompress eval a.pth`" in text
+    assert "- s/t/odd: `` echo `date` | tee x ``" in text
+    lines = [line for line in text.splitlines() if line.startswith("| s/t/")]
+    assert len(lines) == 3
+
+
+def test_without_published_figures_there_is_no_table() -> None:
+    report = build_report(reporting.family())
+    assert published_table(report) is None
+    assert report.to_dict()["published"] == []
+    assert "published" not in markdown(report)
+
+
+def test_nothing_published_needs_every_column(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("\ufeffcommand, published_id ,method\r\nmake x,x,X\r\n\r\n")
+    frame = read_published(path)
+    assert frame["published_id"].to_list() == ["x"]
+    assert frame["published_size_bytes"].dtype == pl.Int64
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty"),
+        ("published_id,method\n", "line 1: the column command is missing"),
+        ("published_id,method,command,colour\n", "line 1: 'colour' is no column of published figures"),
+        ("published_id,method,command,method\n", "line 1: the column method stands there twice"),
+        (f"{HEADER}\n", "holds no published row"),
+        (f"{HEADER}\n{SAME}\nx,y\n", "line 3: has 2 cells where the header has 9"),
+        (f"{HEADER}\n{SAME}\n{SAME}\n", "line 3: s/t/same has a line already"),
+        (f"{HEADER}\nx,m,,,,,,,\n", "line 2: command is empty"),
+        (f"{HEADER}\n,m,,,,,,,make\n", "line 2: published_id is empty"),
+        (f"{HEADER}\nx,m,,ninety,,,,,make\n", "line 2: its top1_percent is 'ninety', not a number"),
+        (f"{HEADER}\nx,m,,101,,,,,make\n", "line 2: its top1_percent is '101', not between 0 and 100"),
+        (f"{HEADER}\nx,m,,nan,,,,,make\n", "line 2: its top1_percent is 'nan', not between 0 and 100"),
+        (f"{HEADER}\nx,m,,,1.5,,,,make\n", "line 2: its size_bytes is '1.5', not a whole number"),
+        (f"{HEADER}\nx,m,,,-1,,,,make\n", "line 2: its size_bytes is '-1', not between 0 and"),
+        (f'{HEADER}\nx,"m\nm",,,,,,,make\n', "line 2: is no line of CSV"),
+    ],
+)
+def test_a_malformed_table_is_named_by_line(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(text)
+    with pytest.raises(RcompressError, match=r"table\.csv") as caught:
+        read_published(path)
+    assert said in str(caught.value)
+    assert caught.value.remedy
+
+
+def test_a_table_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RcompressError, match="is not UTF-8 text"):
+        read_published(path)
