@@ -57,7 +57,8 @@ def test_rows_history_and_conditions_are_there_without_scripts(family_page: str)
 
 def test_nothing_is_fetched_and_nothing_but_its_own_scripts_may_run(family_page: str) -> None:
     elements = _Elements(family_page)
-    assert not [attrs for _, attrs in elements.found if {"src", "href", "style"} & set(attrs)]
+    assert not [attrs for _, attrs in elements.found if {"src", "style"} & set(attrs)]
+    assert [attrs["href"] for _, attrs in elements.found if "href" in attrs] == ["data:,"]
     assert not [name for _, attrs in elements.found for name in attrs if name.startswith("on")]
     [policy] = [a["content"] for tag, a in elements.found if a.get("http-equiv") == "Content-Security-Policy"]
     assert policy is not None

@@ -78,7 +78,7 @@ def read_records(path: Path) -> list[Record]:
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise ValueError("no rcompress records")
         return [_record(entry) for entry in content["records"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RcompressError(
             path, f"holds no result records ({error})", "name a file written by rcompress eval or bench"
         ) from None

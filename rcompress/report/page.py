@@ -24,23 +24,22 @@ from rcompress.report.text import printable, significant
 SIGNED = ("top1_difference_points", "difference_top1_points", "difference_top5_points")
 
 
-def page(report: Report, plots: Sequence[Plot], missing: Sequence[str]) -> str:
+def page(report: Report, plots: Sequence[Plot], missing: Sequence[str], version: str | None = None) -> str:
     """The page as text.
 
     Everything that comes from records is escaped, and the policy in its head lets no script or style run but
     the page's own (by their hashes) and no request leave. Without scripts the table and all histories show.
+
+    A page with a ``version`` is served: it asks its server, and nobody else, for the current one and loads
+    itself again when that differs.
     """
     table, published = table_of(report), published_table(report)
-    style, script = _asset("page.css"), _asset("page.js")
-    scripts = (
-        [_without_carriage_returns(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")), script]
-        if plots
-        else [script]
-    )
+    scripts = [_asset("page.js")]
+    if plots:
+        bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+        scripts = [_without_carriage_returns(bundle), *scripts]
     return Template(_asset("page.html")).substitute(
-        policy=_policy(scripts, style),
-        style=style,
-        title=escape(report.title),
+        **_frame(report.title, scripts, version),
         caption=escape(table.caption),
         published="" if published is None else _published(report, published),
         machines=_items(f"Measured on {machine}" for machine in report.machines),
@@ -51,8 +50,27 @@ def page(report: Report, plots: Sequence[Plot], missing: Sequence[str]) -> str:
         missing="".join(f'<p class="missing">{escape(sentence)}</p>' for sentence in missing),
         versions=escape(_versions(report)),
         specs=_json({plot.name: plot.spec for plot in plots}),
-        scripts="\n".join(f"<script>{script}</script>" for script in scripts),
     )
+
+
+def waiting_page(title: str, faults: Iterable[str], version: str) -> str:
+    """A served page that has nothing to show yet, and why."""
+    return Template(_asset("waiting.html")).substitute(**_frame(title, [], version), faults=_items(faults))
+
+
+def _frame(title: str, scripts: Sequence[str], version: str | None) -> dict[str, str]:
+    """What both pages have around their content."""
+    style = _asset("page.css")
+    live = version is not None
+    scripts = [*scripts, _asset("live.js")] if live else scripts
+    return {
+        "title": escape(title),
+        "style": style,
+        "policy": _policy(scripts, style) + ("; connect-src 'self'" if live else ""),
+        "version": f'<meta name="version" content="{escape(version)}">' if version is not None else "",
+        "live": '<p class="lead"><output id="live"></output></p>' if live else "",
+        "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
+    }
 
 
 def _asset(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +40,15 @@ def command(
         ),
     ] = None,
     title: Annotated[str, typer.Option("--title", help="Heading of the report.")] = "Compression report",
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Serve the page on 127.0.0.1 and refresh it as records arrive; Ctrl-C ends."
+        ),
+    ] = False,
+    port: Annotated[
+        int | None, typer.Option("--port", min=1, max=65535, help="Port of --watch (default: a free one).")
+    ] = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -56,7 +66,16 @@ def command(
 
     Example: rcompress report *.result.json -o report.html
     """
+    if watch and (output is not None or json_):
+        raise typer.BadParameter(
+            "serves a page and writes nothing; leave -o and --json out", param_hint="--watch"
+        )
+    if port is not None and not watch:
+        raise typer.BadParameter("is the port of --watch", param_hint="--port")
     with Output(json_, quiet) as out:
+        if watch:
+            _serve(sources, against, baseline, title, port, out)
+            return
         from rcompress.artifacts.files import require_output
         from rcompress.report.build import build_report, read_sources
         from rcompress.report.published import read_published
@@ -76,6 +95,20 @@ def command(
         for sentence in missing:
             out.note(sentence)
         out.path(output, pictures=[str(path) for path in pictures], **report.to_dict())
+
+
+def _serve(
+    sources: list[Path], against: Path | None, baseline: str | None, title: str, port: int | None, out: Output
+) -> None:
+    from rcompress.report.watch import ReportServer, Watched
+
+    with ReportServer(Watched(sources, against, baseline, title), port or 0) as server:
+        for source in sources:
+            if not source.exists():
+                out.note(f"{source}: not there yet; waiting for it")
+        typer.echo(server.address)
+        with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+            server.serve_forever()
 
 
 def _show(report: Report, out: Output) -> None:

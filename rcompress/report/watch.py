@@ -1,0 +1,155 @@
+"""The page of records that still arrive, served to browsers on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+from rcompress.artifacts.records import Record, find_record_files, read_records
+from rcompress.errors import RcompressError
+from rcompress.report.build import TITLE, build_report
+from rcompress.report.frame import frame_from_records
+from rcompress.report.page import page, waiting_page
+from rcompress.report.plots import plots_of
+from rcompress.report.published import read_published
+
+HOST = "127.0.0.1"
+HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a page is made of, read again whenever something changed.
+
+    Attributes:
+        sources: record files, and folders that hold some; those that are not there yet are waited for.
+        against: a table of published figures, or None.
+        baseline: as in `build_report`.
+        title: the page's heading.
+    """
+
+    sources: Sequence[Path]
+    against: Path | None = None
+    baseline: str | None = None
+    title: str = TITLE
+
+    def version(self) -> str:
+        """Changes when a file appears, changes or goes."""
+        files, _ = find_record_files(self.sources)
+        said = "\n".join(_stamp(path) for path in [*files, *filter(None, [self.against])])
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+    def page(self, version: str) -> str:
+        """The page; a file that cannot be read is named in it, and where nothing can be shown it says why."""
+        records, faults = _readable(find_record_files(self.sources)[0])
+        try:
+            published = None if self.against is None else read_published(self.against)
+            report = build_report(records, self.baseline, self.title, published)
+        except RcompressError as error:
+            return waiting_page(self.title, [str(error), *faults], version)
+        report = replace(report, notes=[*report.notes, *(f"left out: {fault}" for fault in faults)])
+        return page(report, *plots_of(report.frame.to_dicts()), version)
+
+
+class ReportServer(ThreadingHTTPServer):
+    """Serves ``/`` (the page) and ``/version`` on 127.0.0.1 until it is shut down; port 0 takes a free one.
+
+    Raises:
+        RcompressError: the port is taken or may not be used.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, watched: Watched, port: int = 0) -> None:
+        self.watched = watched
+        self._shown = ("", b"")
+        self._lock = threading.Lock()
+        try:
+            super().__init__((HOST, port), _Handler)
+        except OSError as error:
+            remedy = "choose another, or leave --port out for a free one"
+            raise RcompressError(f"port {port}", f"cannot be used ({error.strerror})", remedy) from None
+
+    @property
+    def address(self) -> str:
+        """What to open in a browser."""
+        return f"http://{HOST}:{self.server_port}/"
+
+    def page(self) -> bytes:
+        """The current page, made anew only after a change."""
+        with self._lock:
+            version = self.watched.version()
+            if version != self._shown[0]:
+                self._shown = (version, self.watched.page(version).encode())
+            return self._shown[1]
+
+    def handle_error(self, request: socket | tuple[bytes, socket], client_address: Any) -> None:
+        """A browser that went away in the middle of an answer is no fault."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: ReportServer
+    server_version, sys_version = "rcompress", ""
+
+    def do_GET(self) -> None:
+        if self.headers.get("Host") not in self._names():  # another site's name that leads here
+            self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
+        elif self.path == "/":
+            self._answer("text/html; charset=utf-8", self.server.page())
+        elif self.path == "/version":
+            self._answer("text/plain; charset=utf-8", self.server.watched.version().encode())
+        else:
+            self.send_error(HTTPStatus.NOT_FOUND)
+
+    def _names(self) -> tuple[str, ...]:
+        return tuple(f"{name}:{self.server.server_port}" for name in (HOST, "localhost"))
+
+    def _answer(self, kind: str, content: bytes) -> None:
+        self.send_response(HTTPStatus.OK)
+        for name, value in {**HEADERS, "Content-Type": kind, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Requests are not worth a line."""
+
+
+def _readable(files: Iterable[Path]) -> tuple[list[Record], list[str]]:
+    """The records of the files that hold sound ones, and what is wrong with the others."""
+    records: list[Record] = []
+    faults: list[str] = []
+    for path in files:
+        try:
+            found = read_records(path)
+            if found:
+                frame_from_records(found)
+            records += found
+        except RcompressError as error:
+            faults.append(f"{error.subject}: {error.fault}")
+        except OSError as error:  # it went between being found and being read
+            faults.append(f"{path}: {error.strerror}")
+    return records, faults
+
+
+def _stamp(path: Path) -> str:
+    try:
+        state = path.stat()
+    except OSError:
+        return f"{path} -"
+    return f"{path} {state.st_mtime_ns} {state.st_size} {state.st_ino}"
