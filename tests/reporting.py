@@ -6,6 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import altair as alt
+
 from rcompress.artifacts.records import Record, write_records
 
 MACHINE = {
@@ -107,3 +109,9 @@ def family() -> list[Record]:
 
 def write(folder: Path, records: list[Record], name: str = "all") -> Path:
     return write_records(folder / f"{name}.result.json", records)
+
+
+def drawn(chart: alt.LayerChart) -> list[dict[str, Any]]:
+    """The points that a chart draws from."""
+    [points] = chart.to_dict()["datasets"].values()
+    return list(points)

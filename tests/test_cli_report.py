@@ -16,7 +16,7 @@ from PIL import Image
 
 from rcompress.cli.app import main
 
-PICTURES = ("accuracy-size", "accuracy-latency", "throughput-size", "latency")
+PICTURES = ("accuracy-size", "accuracy-latency", "accuracy-parameters", "throughput-size", "latency")
 
 
 class Done(NamedTuple):

@@ -15,8 +15,8 @@ from browser import Browser, browsers
 
 from rcompress.artifacts.records import Record
 from rcompress.report.build import build_report
+from rcompress.report.gallery import gallery
 from rcompress.report.page import page
-from rcompress.report.plots import plots_of
 from rcompress.report.published import read_published
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7*7}}$title</style>"
@@ -24,7 +24,7 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7*7}}$titl
 
 def _page(records: list[Record], title: str = "A report") -> str:
     report = build_report(records, title=title)
-    return page(report, *plots_of(report.frame.to_dicts()))
+    return page(report, *gallery(report))
 
 
 class _Elements(HTMLParser):
@@ -83,7 +83,7 @@ def _published_page(folder: Path) -> str:
         "s/same,As published,a.pth,92,,make same\ns/missing,<b>FP16</b>,c.plan,93,a GPU,make missing\n"
     )
     report = build_report(reporting.family(), published=read_published(table))
-    return page(report, *plots_of(report.frame.to_dicts()))
+    return page(report, *gallery(report))
 
 
 def test_published_rows_stand_there_without_scripts(tmp_path: Path, family_page: str) -> None:
@@ -138,7 +138,7 @@ def test_a_browser_draws_every_plot_and_asks_for_nothing(
         "return [...document.querySelectorAll('.plot')].map((plot) => "
         "plot.querySelectorAll('.mark-symbol path, .mark-rect path, .mark-line path').length)"
     )
-    assert len(marks) == 4
+    assert len(marks) == 5
     assert all(marks)
     assert browser.js("return document.documentElement.scrollWidth <= innerWidth")
     assert browser.complaints() == []

@@ -27,11 +27,12 @@ def _pixels(png: bytes, colour: str) -> int:
     return int((image == wanted).all(axis=2).sum())
 
 
-def test_all_four_plots_show_both_backends() -> None:
+def test_all_plots_show_both_backends() -> None:
     plots, missing = _plots(reporting.family())
     assert [plot.name for plot in plots] == [
         "accuracy-size",
         "accuracy-latency",
+        "accuracy-parameters",
         "throughput-size",
         "latency",
     ]

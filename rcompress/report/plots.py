@@ -10,7 +10,16 @@ import altair as alt
 
 from rcompress.report.charts import BAR_STEP, HEIGHT, Spec, bars, page_spec, picture, scatter
 from rcompress.report.frame import Row
-from rcompress.report.points import ACCURACY, LATENCY, SIZE, THROUGHPUT, Measure, comparable, drawable
+from rcompress.report.points import (
+    ACCURACY,
+    LATENCY,
+    PARAMETERS,
+    SIZE,
+    THROUGHPUT,
+    Measure,
+    comparable,
+    drawable,
+)
 from rcompress.report.text import in_words
 
 FRONT = "Filled, dashed line: Pareto front, nothing is better in both."
@@ -28,6 +37,7 @@ class Plot:
         subtitle: the conditions it compares under, and how to read it.
         chart: the chart, without size or title.
         height: of the plotting area in pixels.
+        legend: it has one of its own; the others share the page's, of the backends.
     """
 
     name: str
@@ -35,6 +45,7 @@ class Plot:
     subtitle: list[str]
     chart: alt.LayerChart
     height: int = HEIGHT
+    legend: bool = False
 
     @cached_property
     def png(self) -> bytes:
@@ -44,7 +55,7 @@ class Plot:
     @property
     def spec(self) -> Spec:
         """For the page, which has the title in its own words."""
-        return page_spec(self.chart, self.height)
+        return page_spec(self.chart, self.height, self.legend)
 
 
 def plots_of(rows: Sequence[Row]) -> tuple[list[Plot], list[str]]:
@@ -85,6 +96,7 @@ def largest(batch_size: int) -> int:
 SCATTERS: tuple[tuple[str, str, Measure, Measure, Callable[[int], int]], ...] = (
     ("accuracy-size", "Accuracy over size", SIZE, ACCURACY, smallest),
     ("accuracy-latency", "Accuracy over latency", LATENCY, ACCURACY, smallest),
+    ("accuracy-parameters", "Accuracy over parameters", PARAMETERS, ACCURACY, smallest),
     ("throughput-size", "Throughput over size", SIZE, THROUGHPUT, largest),
 )
 

@@ -34,6 +34,7 @@ class Measure:
 ACCURACY = Measure("top1_percent", "top-1 accuracy (%)", 1, True, tuple(ACCURACY_KEYS), 4, "rcompress eval")
 LATENCY = Measure("latency_p50_ms", "latency p50 (ms)", 1, False, tuple(SPEED_KEYS), 3, "rcompress bench")
 SIZE = Measure("size_bytes", "file size (MiB)", 2**20, False, (), 3, "rcompress bench")
+PARAMETERS = Measure("parameters", "parameters (k)", 1000, False, (), 3, "rcompress eval")
 THROUGHPUT = Measure("throughput_images_per_s", "images/s", 1, True, tuple(SPEED_KEYS), 3, "rcompress bench")
 
 

@@ -17,8 +17,8 @@ from rcompress.artifacts.records import Record, find_record_files, read_records
 from rcompress.errors import RcompressError
 from rcompress.report.build import TITLE, build_report
 from rcompress.report.frame import frame_from_records
+from rcompress.report.gallery import gallery
 from rcompress.report.page import page, waiting_page
-from rcompress.report.plots import plots_of
 from rcompress.report.published import read_published
 
 HOST = "127.0.0.1"
@@ -61,7 +61,7 @@ class Watched:
         except RcompressError as error:
             return waiting_page(self.title, [str(error), *faults], version)
         report = replace(report, notes=[*report.notes, *(f"left out: {fault}" for fault in faults)])
-        return page(report, *plots_of(report.frame.to_dicts()), version)
+        return page(report, *gallery(report), version)
 
 
 class ReportServer(ThreadingHTTPServer):

@@ -13,9 +13,10 @@ from PIL import Image
 from rcompress.artifacts.files import write_atomic
 from rcompress.errors import RcompressError
 from rcompress.report.build import Report
+from rcompress.report.gallery import gallery
 from rcompress.report.markdown import markdown
 from rcompress.report.page import page
-from rcompress.report.plots import Plot, plots_of
+from rcompress.report.plots import Plot
 
 SHEET_COLUMNS = 2
 
@@ -51,7 +52,7 @@ Written = tuple[list[Path], list[str]]
 
 
 def _write_page(report: Report, path: Path) -> Written:
-    plots, missing = plots_of(report.frame.to_dicts())
+    plots, missing = gallery(report)
     content = page(report, plots, missing).encode()
     pictures = _write_pictures(plots, path)
     write_atomic(path, content)
@@ -59,7 +60,7 @@ def _write_page(report: Report, path: Path) -> Written:
 
 
 def _write_markdown(report: Report, path: Path) -> Written:
-    plots, missing = plots_of(report.frame.to_dicts())
+    plots, missing = gallery(report)
     pictures = _write_pictures(plots, path)
     links = [(plot.title, quote(picture.name)) for plot, picture in zip(plots, pictures, strict=True)]
     write_atomic(path, markdown(report, links).encode())
@@ -84,7 +85,7 @@ def _frame(report: Report) -> pl.DataFrame:
 
 
 def _write_sheet(report: Report, path: Path) -> Written:
-    plots, missing = plots_of(report.frame.to_dicts())
+    plots, missing = gallery(report)
     if not plots:
         raise RcompressError(path, "there is nothing to draw", " ".join(missing))
     write_atomic(path, sheet([plot.png for plot in plots]))
