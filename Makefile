@@ -24,7 +24,7 @@ LINUX_X86 := $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m))
 .PHONY: help install demo test lint benchmark reference clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 22
 	@printf '\nAny artifact by its name:  make runs/r20-pruned60-int8.xml   (given runs/r20.pth)\n'
 	@printf 'Variables: ENGINE=xml|onnx|plan  PRUNE_FLAGS  INT8_FLAGS  BENCH_FLAGS  BENCHMARKS  PYTHON  VENV\n'
 
@@ -99,3 +99,7 @@ $(DEMO)/bench.result.json: $(CHAIN)
 
 $(DEMO)/report.html: $(DEMO)/bench.result.json $(CHAIN:=.eval.result.json)
 	$(RCOMPRESS) report $^ --title "rcompress demo: ResNet-20 on digits" -o $@
+
+# --- the tables of results -------------------------------------------------------------------------------------
+
+include artifacts/tables/common.mk artifacts/tables/quantization.mk artifacts/tables/pruning.mk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import reporting
@@ -104,3 +105,14 @@ def test_a_loss_that_diverged_is_no_figure() -> None:
 def test_a_metric_cannot_pose_as_a_column(name: str) -> None:
     with pytest.raises(RcompressError, match=f"a metric called {name}"):
         frame_from_records([reporting.record("eval", "a.pth", {name: 1.0}, {})])
+
+
+def test_what_batchnorm_gave_back_comes_from_the_history() -> None:
+    figures = {"top1_percent_before_reestimation": 30.0, "top1_percent_after_reestimation": 80.5}
+    steps = [{"command": "prune", "metrics": figures}, {"command": "export", "metrics": {}}]
+    told = reporting.evaluated("a.pth", 90.0)
+    (row,) = frame_from_records([replace(told, lineage=steps)]).to_dicts()
+    assert {name: row[name] for name in figures} == figures
+    broken = [{"command": "prune", "metrics": {**figures, "top1_percent_before_reestimation": "1e9"}}, {}]
+    (row,) = frame_from_records([replace(told, lineage=broken)]).to_dicts()
+    assert not set(figures) & set(row)

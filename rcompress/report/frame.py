@@ -11,12 +11,13 @@ import polars as pl
 
 from rcompress.artifacts.records import Record
 from rcompress.errors import RcompressError
-from rcompress.report.lineage import histories, history_text
+from rcompress.report.lineage import Step, histories, history_text
 from rcompress.report.text import printable
 
 ACCURACY_METRICS = ("top1_", "top5_", "loss")
 SPEED_METRICS = ("latency_", "throughput_", "peak_memory_", "energy_")
 WHOLE_NUMBERS = ("parameters", "nonzero_parameters", "macs")
+REESTIMATION = ("top1_percent_before_reestimation", "top1_percent_after_reestimation")
 LARGEST = 2**63 - 1
 
 ACCURACY_KEYS: dict[str, type[pl.DataType]] = {"dataset": pl.String, "split": pl.String, "images": pl.Int64}
@@ -92,8 +93,24 @@ def _artifacts(records: Sequence[Record]) -> pl.DataFrame:
     ordered = sorted(rows.values(), key=lambda row: len(lineages[row["sha256"]]))
     _tell_apart(ordered)
     for row in ordered:
+        row.update(_reestimation(lineages[row["sha256"]]))
         row["lineage"] = printable(history_text(lineages[row["sha256"]]))
     return _frame(ordered, {"sha256": pl.String, "artifact": pl.String, "lineage": pl.String})
+
+
+def _reestimation(lineage: Sequence[Step]) -> Row:
+    """Accuracy before and after BatchNorm's statistics were measured anew, by the last step that did."""
+    for step in reversed(lineage):
+        metrics = step.get("metrics")
+        figures = metrics if isinstance(metrics, dict) else {}
+        found = {name: float(figures[name]) for name in REESTIMATION if _is_percentage(figures.get(name))}
+        if len(found) == len(REESTIMATION):
+            return found
+    return {}
+
+
+def _is_percentage(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 100
 
 
 def _tell_apart(rows: Sequence[Row]) -> None:

@@ -134,6 +134,13 @@ def _columns(rows: Sequence[Row], reasons: dict[str, int]) -> list[Column]:
         Column("parameters (k)", "parameters", lambda row: _scaled(row, "parameters", 1e3)),
         Column("non-zero (k)", "nonzero_parameters", lambda row: _scaled(row, "nonzero_parameters", 1e3)),
         Column("MACs (M)", "macs", lambda row: _scaled(row, "macs", 1e6)),
+        Column(
+            "before, after BatchNorm anew (%)",
+            "top1_percent_after_reestimation",
+            lambda row: _before_after(
+                row, "top1_percent_before_reestimation", "top1_percent_after_reestimation"
+            ),
+        ),
         Column("top-1 (%)", "top1_percent", lambda row: with_spread(row, "top1_percent", decimals=2)),
         Column("difference (points)", "top1_difference_points", difference),
         Column("latency p50 (ms)", "latency_p50_ms", lambda row: with_spread(row, "latency_p50_ms")),
@@ -202,6 +209,10 @@ def size_unit(rows: Sequence[Row], keys: Sequence[str] = ("size_bytes",)) -> tup
 
 def _times(ratio: float | None) -> str:
     return "" if ratio is None else f"{ratio:,.2f}x"
+
+
+def _before_after(row: Row, before: str, after: str) -> str:
+    return "" if row.get(after) is None else f"{row[before]:.2f}, {row[after]:.2f}"
 
 
 def _scaled(row: Row, key: str, unit: float) -> str:

@@ -1,0 +1,51 @@
+# What the tables share: where work goes, which networks, how they are measured.
+#   WORK     models and engines (large, not kept)      RESULTS  records and tables
+#   MODELS   networks by their stem: WORK/STEM.pth     THREADS  of every step; make -j2 THREADS=1 uses two cores best
+WORK        ?= runs/tables
+RESULTS     ?= runs/tables
+MODELS      ?= r20 $(if $(R32_WEIGHTS),r32)
+R32_WEIGHTS ?=#  resnet32-d509ac18.th of github.com/akamaster/pytorch_resnet_cifar10
+THREADS     ?= 0
+
+.PHONY: tables
+tables: ## Every table below (R32_WEIGHTS=resnet32-d509ac18.th adds the public ResNet-32)
+
+$(WORK)/r20.pth: artifacts/reference/r20.pth | $(INSTALLED)
+	@mkdir -p $(@D)
+	cp $< $@
+
+$(WORK)/r32.pth: $(R32_WEIGHTS) | $(INSTALLED)
+	@mkdir -p $(@D)
+	$(RCOMPRESS) import $< --arch resnet32 --shortcut pad --dataset cifar10 \
+	  --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 -o $@
+
+$(WORK)/%.xml: $(WORK)/%.onnx
+	$(RCOMPRESS) build-engine $< -o $@ --no-verdict
+
+# $(call WAY,NAME,SUFFIX,COMMAND,OPTIONS): WORK/STEM-NAME.SUFFIX from WORK/STEM.pth.
+define WAY
+$(WORK)/%-$(1).$(2): $(WORK)/%.pth
+	$$(RCOMPRESS) $(3) $$< -o $$@ $(4) --threads $$(THREADS)
+endef
+
+# $(call TABLE,NAME,TITLE,EVALUATED,TIMED): make table-NAME; for each model a table of STEM and STEM-WAY.SUFFIX for
+# the ways given: EVALUATED for accuracy, TIMED for speed (batches of 1 and 64, one thread).
+define TABLE
+.PHONY: table-$(1)
+tables: table-$(1)
+$(RESULTS)/$(1)/%.eval.result.json: $(WORK)/%
+	@mkdir -p $$(@D)
+	$$(RCOMPRESS) eval $$< --threads $$(THREADS) -o $$@
+$(foreach model,$(MODELS),$(eval $(call TABLE_OF_MODEL,$(1),$(2),$(3),$(4),$(model))))
+endef
+
+define TABLE_OF_MODEL
+table-$(1): $(RESULTS)/$(1)-$(5).md
+$(RESULTS)/$(1)/$(5).bench.result.json: $(4:%=$(WORK)/$(5)%) $(3:%=$(RESULTS)/$(1)/$(5)%.eval.result.json)
+	$$(RCOMPRESS) bench $(4:%=$(WORK)/$(5)%) -b 1 -b 64 --threads 1 -o $$@
+$(RESULTS)/$(1)-$(5).md: $(RESULTS)/$(1)/$(5).bench.result.json
+	$$(RCOMPRESS) report $$< $(3:%=$(RESULTS)/$(1)/$(5)%.eval.result.json) \
+	  --baseline $(5).pth --title "$(2)" -o $$@
+	$$(RCOMPRESS) report $$< $(3:%=$(RESULTS)/$(1)/$(5)%.eval.result.json) \
+	  --baseline $(5).pth --title "$(2)" -o $$(@:.md=.html)
+endef

@@ -1,0 +1,35 @@
+# make table-quantization: each way of quantizing, WORK/STEM-WAY.SUFFIX; accuracy, size, speed in the engines of a CPU.
+QAT_EPOCHS    ?= 3
+BINARY_EPOCHS ?= 8
+
+quantized = $(eval QUANTIZED += $(1))$(eval $(call WAY,$(1),onnx,quantize,$(2)))
+$(foreach method,minmax moving-average percentile entropy mse,\
+  $(call quantized,w8a8-$(method),--method $(method))\
+  $(call quantized,w8a8-tensor-$(method),--per-tensor --method $(method)))
+$(call quantized,w8a8-bias,--bias-correction)
+$(call quantized,w8a8-equalize,--equalize)
+$(call quantized,w8a8-adaround,--adaround)
+$(call quantized,w4a8,--weight-bits 4)
+$(call quantized,w4a8-bias,--weight-bits 4 --bias-correction)
+$(call quantized,w4a8-equalize,--weight-bits 4 --equalize)
+$(call quantized,w4a8-adaround,--weight-bits 4 --adaround)
+$(call quantized,w4a16,--weight-bits 4 --activation-bits none)
+$(call quantized,fp16,--fp16)
+$(call quantized,bf16,--bf16)
+$(call quantized,w8a8-qat,--qat --epochs $(QAT_EPOCHS) --resume)
+$(call quantized,w4a8-qat,--qat --epochs $(QAT_EPOCHS) --resume --weight-bits 4)
+$(eval $(call WAY,binary,pth,binarize,--epochs $(BINARY_EPOCHS) --resume))
+
+$(WORK)/%-clusters256.pth $(WORK)/%-clusters16.pth: $(WORK)/%.pth
+	$(RCOMPRESS) cluster $< -o $@ --clusters $(patsubst $*-clusters%.pth,%,$(@F))
+
+$(WORK)/%-w8a8.x86: $(WORK)/%.pth
+	$(RCOMPRESS) build-engine $< -o $@ --int8
+
+QUANTIZATION_SPEED := w8a8-minmax w8a8-tensor-minmax w8a8-qat w4a8-qat fp16 bf16
+
+table-quantization: ## Each way of quantizing: accuracy, size, speed (QAT_EPOCHS, BINARY_EPOCHS)
+$(eval $(call TABLE,quantization,Quantization,\
+  .pth .onnx .xml -w8a8.x86 -clusters256.pth -clusters16.pth -binary.pth \
+    $(QUANTIZED:%=-%.onnx) $(QUANTIZATION_SPEED:%=-%.xml),\
+  .pth .onnx .xml -w8a8.x86 -w4a16.onnx $(QUANTIZATION_SPEED:%=-%.onnx) $(QUANTIZATION_SPEED:%=-%.xml)))
