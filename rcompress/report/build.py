@@ -15,6 +15,7 @@ from rcompress.report.compare import baseline_name, with_deltas
 from rcompress.report.frame import frame_from_records, repeated
 from rcompress.report.lineage import Step, histories
 from rcompress.report.published import beside
+from rcompress.report.seeds import seed_notes
 from rcompress.report.text import printable
 
 TITLE = "Compression report"
@@ -75,13 +76,14 @@ def build_report(
             "report", "there is no record to show", "measure something with rcompress eval or bench"
         )
     measured = frame_from_records(records)
+    steps = histories(records)
     frame = with_deltas(measured, baseline)
     return Report(
         title=title,
         frame=frame,
         baseline=baseline_name(measured, baseline),
-        histories=histories(records),
-        notes=_notes(records),
+        histories=steps,
+        notes=seed_notes(measured, steps) + _notes(records),
         machines=_distinct(_machine(record) for record in records),
         versions=_versions(records),
         published=None if published is None else beside(frame, published),

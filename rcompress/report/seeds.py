@@ -1,0 +1,48 @@
+"""Artifacts made by the same commands but for their seeds: how far chance alone moves the accuracy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
+
+import polars as pl
+
+from rcompress.report.frame import ACCURACY_KEYS
+from rcompress.report.lineage import Step
+
+
+def seed_notes(frame: pl.DataFrame, histories: Mapping[str, Sequence[Step]]) -> list[str]:
+    """Mean and sample standard deviation of the top-1 accuracy of every such family, in a sentence each."""
+    families: dict[tuple[object, ...], dict[str, tuple[str, float]]] = {}
+    for row in frame.filter(pl.col("top1_percent").is_not_null()).to_dicts():
+        steps = histories[row["sha256"]]
+        if any(_seed(step) is not None for step in steps):
+            key = (_without_seeds(steps), row["backend"], *(row[name] for name in ACCURACY_KEYS))
+            seeds = json.dumps([_seed(step) for step in steps])
+            families.setdefault(key, {})[seeds] = (row["artifact"], row["top1_percent"])
+    return [_sentence(list(family.values())) for family in families.values() if len(family) > 1]
+
+
+def _sentence(members: Sequence[tuple[str, float]]) -> str:
+    names = ", ".join(name for name, _ in members)
+    values = [value for _, value in members]
+    return (
+        f"{names}: the same but for the seed, top-1 {mean(values):.2f} ± {stdev(values):.2f} % "
+        f"(mean and standard deviation of {len(values)})"
+    )
+
+
+def _seed(step: Step) -> object:
+    options = step.get("options")
+    return options.get("seed") if isinstance(options, Mapping) else None
+
+
+def _without_seeds(steps: Sequence[Step]) -> str:
+    made = []
+    for step in steps:
+        options = step.get("options")
+        kept = dict(options) if isinstance(options, Mapping) else {}
+        kept.pop("seed", None)
+        made.append((str(step.get("command")), kept))
+    return json.dumps(made, sort_keys=True, default=str)
