@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from rcompress.artifacts.checkpoint import ForeignCheckpointError, read_checkpoint
 from rcompress.artifacts.spec import ModelSpec
 from rcompress.errors import RcompressError
+from rcompress.models.factorized import apply_transforms
 from rcompress.models.foreign import guess_architectures, option_words
 from rcompress.models.zoo import build_model, is_own
 
 HALVES = (torch.float16, torch.bfloat16)
+DRAWING = (Tensor.normal_, Tensor.uniform_)
 
 
 @dataclass(frozen=True)
@@ -89,16 +93,15 @@ def _import_command(error: ForeignCheckpointError) -> str:
 
 
 def rebuild(spec: ModelSpec, state_dict: Mapping[str, Tensor]) -> nn.Module:
-    """Build the base, give it the tensors' shapes, load strictly, and check by one forward pass.
+    """Build the base, apply its transforms, give it the tensors' shapes, load strictly, check by one forward pass.
 
     Raises:
         RcompressError, RuntimeError, ValueError: names or shapes do not fit, or the forward pass fails.
     """
     assert spec.arch is not None
-    if spec.transforms:
-        names = ", ".join(str(transform.get("name")) for transform in spec.transforms)
-        raise RcompressError(spec.arch, f"unknown transforms ({names})", "use a newer rcompress")
     module = _base(spec.arch, spec).eval()
+    with torch.device("meta"):  # whatever the base: its factors get their tensors below
+        apply_transforms(module, spec.transforms)
     take_shapes(module, state_dict)
     module.load_state_dict(state_dict, strict=True, assign=True)
     with torch.inference_mode():
@@ -115,11 +118,22 @@ def _base(arch: str, spec: ModelSpec) -> nn.Module:
     """
     if not is_own(arch):
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), _NothingDrawn():
                 return build_model(arch, spec.num_classes, **spec.options)
         except NotImplementedError:
             pass
     return build_model(arch, spec.num_classes, **spec.options)
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leave out what draws initial weights: there is nowhere to put them, and the meta device's way takes seconds."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in DRAWING or getattr(func, "__module__", None) == "torch.nn.init":
+            return (kwargs or {}).get("tensor", args[0] if args else None)
+        return func(*args, **(kwargs or {}))
 
 
 def take_shapes(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:

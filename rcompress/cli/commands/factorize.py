@@ -1,0 +1,222 @@
+"""``rcompress factorize``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from rcompress.cli import options
+from rcompress.cli.finetuning import Finetuning
+from rcompress.cli.naming import derived
+from rcompress.cli.output import Output
+
+if TYPE_CHECKING:
+    from rcompress.artifacts.spec import ModelSpec
+    from rcompress.cli.pruning import Opened
+    from rcompress.methods.factorize import FactorizedLayer, FactorizeOptions, FactorizeReport
+    from rcompress.training import Outcome, Settings
+    from rcompress.training.guidance import Loss
+
+
+def _open_share(value: float | None) -> float | None:
+    if value is not None and not 0 < value < 1:
+        raise typer.BadParameter(f"{value} is not between 0 and 1")
+    return value
+
+
+def command(
+    source: options.Source,
+    rank: Annotated[int | None, typer.Option(min=1, help="Rank of every layer.")] = None,
+    energy: Annotated[
+        float | None,
+        typer.Option(
+            callback=_open_share, help="Share of the squared singular values that stays, as in 0.9."
+        ),
+    ] = None,
+    ratio: Annotated[
+        float | None, typer.Option(callback=_open_share, help="Share of each layer's MACs to remove.")
+    ] = None,
+    evbmf: Annotated[
+        bool, typer.Option("--evbmf", help="Keep what stands out of the noise (variational Bayes).")
+    ] = False,
+    output: options.OutputPath = None,
+    scheme: Annotated[
+        Literal["channel", "spatial", "tucker"],
+        typer.Option(help="channel: k x k, 1 x 1; spatial: k x 1, 1 x k; tucker: 1 x 1, k x k, 1 x 1."),
+    ] = "channel",
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="Layer, or part of the network, to leave alone; may be repeated.")
+    ] = None,
+    bn_reestimation: options.BnReestimation = True,
+    finetune_epochs: Annotated[int, typer.Option(min=0, help="Train this long afterwards.")] = 0,
+    learning_rate: options.LearningRate = None,
+    batch_size: options.TrainingBatchSize = None,
+    precision: options.Precision = "auto",
+    teacher: options.Teachers = None,
+    distill: options.Distill = True,
+    temperature: options.Temperature = None,
+    alpha: options.Alpha = None,
+    resume: options.Resume = False,
+    arch: options.ArchCode = None,
+    dataset: options.Dataset = None,
+    data_dir: options.DataDir = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Split layers into products of cheaper ones (low rank), and fine-tune.
+
+    Each convolution and linear layer becomes two or three smaller ones, of a rank that --rank, --energy, --ratio or
+    --evbmf chooses, where that saves multiplications; the others are named, with the reason. Every command reads the
+    file as any other; prune cuts the ranks further.
+
+    Example: rcompress factorize r20.pth --ratio 0.5 --finetune-epochs 5
+    """
+    if sum((rank is not None, energy is not None, ratio is not None, evbmf)) != 1:
+        raise typer.BadParameter("give one of the four", param_hint="--rank, --energy, --ratio, --evbmf")
+    tuning = Finetuning(
+        finetune_epochs, learning_rate, batch_size, resume, teacher, distill, temperature, alpha
+    )
+    with Output(json_, quiet) as out:
+        from rcompress.artifacts.files import require_checkpoint_output
+        from rcompress.cli.pruning import open_source
+        from rcompress.cli.session import open_settings
+        from rcompress.measure.size import size_bytes
+        from rcompress.methods.factorize import FactorizeOptions, factorize
+
+        chosen = FactorizeOptions(scheme, rank, energy, ratio, evbmf, tuple(ignore or ()))
+        target = require_checkpoint_output(output or derived(source, _tag(chosen), ".pth"), [source])
+        settings = open_settings(device, threads, precision, seed=seed)
+        opened = open_source(
+            source, arch, dataset, data_dir, out, bool(finetune_epochs), False, bn_reestimation
+        )
+        report = factorize(opened.module, opened.spec.preprocessing.input_size, chosen, out)
+        _say(out, report)
+        metrics = _finished(opened, target, report, chosen, tuning, settings, bn_reestimation, arch, out)
+        before, after = size_bytes(source), size_bytes(target)
+        out.note(f"{source.name} {before:,} bytes, {target.name} {after:,} bytes ({after / before:.1%})")
+        out.path(target, metrics=metrics, size_bytes=after, layers=[asdict(row) for row in report.layers])
+
+
+def _tag(chosen: FactorizeOptions) -> str:
+    """What the default name of the output adds to the source's."""
+    if chosen.rank is not None:
+        return f"rank{chosen.rank}"
+    if chosen.energy is not None:
+        return f"energy{100 * chosen.energy:g}"
+    return "evbmf" if chosen.ratio is None else f"factorized{100 * chosen.ratio:g}"
+
+
+def _finished(
+    opened: Opened,
+    target: Path,
+    report: FactorizeReport,
+    chosen: FactorizeOptions,
+    tuning: Finetuning,
+    settings: Settings,
+    bn_reestimation: bool,
+    arch: str | None,
+    out: Output,
+) -> dict[str, Any]:
+    """Recover, fine-tune and write the factorized network; returns the step's metrics."""
+    from rcompress.artifacts.checkpoint import write_checkpoint
+    from rcompress.artifacts.spec import Step
+    from rcompress.cli.session import say_scores
+    from rcompress.training.recovery import recover
+    from rcompress.training.run import write_trained
+
+    measured = bn_reestimation and opened.dataset is not None
+    recovery = recover(opened.module, opened.spec, opened.start.dataset, settings, out) if measured else None
+    if measured:
+        out.note(str(recovery) if recovery else "There is no BatchNorm to re-estimate.")
+    metrics: dict[str, Any] = _metrics(report) | (recovery.metrics() if recovery else {})
+    details = {**asdict(chosen), "ignore": list(chosen.ignore), "bn_reestimation": measured}
+    spec, notes = report.described(opened.spec), _notes(report)
+    if not tuning.epochs:
+        step = Step("factorize", details, metrics=metrics, notes=notes, **opened.parent)
+        write_checkpoint(target, spec.with_step(step), opened.module.cpu().state_dict())
+        return metrics
+    loss = tuning.loss(opened.spec, settings, opened.path, arch)
+    outcome = _tuned(opened, spec, target, details, tuning, settings, loss, out)
+    outcome.metrics.update(metrics)
+    told = {**details, **tuning.details(settings, loss)}
+    write_trained(target, "factorize", spec, outcome, told, opened.parent, notes)
+    say_scores(out, outcome)
+    return outcome.metrics
+
+
+def _tuned(
+    opened: Opened,
+    spec: ModelSpec,
+    target: Path,
+    details: dict[str, Any],
+    tuning: Finetuning,
+    settings: Settings,
+    loss: Loss | None,
+    out: Output,
+) -> Outcome:
+    from rcompress.cli.session import resumable
+    from rcompress.training import run_training
+    from rcompress.training.guidance import Guidance
+
+    start = opened.start
+    with resumable(out, target):
+        return run_training(
+            start.module,
+            spec,
+            start.dataset,
+            tuning.recipe(),
+            settings,
+            target,
+            {**start.parent, **details},
+            tuning.resume,
+            progress=out,
+            guidance=Guidance(loss),
+        )
+
+
+def _metrics(report: FactorizeReport) -> dict[str, Any]:
+    return {
+        "parameters": report.parameters[1],
+        "macs": report.macs[1],
+        "factorized_layers": sum(row.reason is None for row in report.layers),
+    }
+
+
+def _notes(report: FactorizeReport) -> tuple[str, ...]:
+    return tuple(f"{row.name} is left as it is: {row.reason}" for row in report.layers if row.reason)
+
+
+def _say(out: Output, report: FactorizeReport) -> None:
+    """A line for each layer, and one for the network."""
+    names = max(len(row.name) for row in report.layers)
+    ranks = max(len(_ranks(row)) for row in report.layers)
+    for row in report.layers:
+        out.note(_line(row, names, ranks))
+    out.note(f"parameters {_change(report.parameters)}, MACs {_change(report.macs)}")
+
+
+def _line(row: FactorizedLayer, names: int, ranks: int) -> str:
+    if row.reason is not None:
+        return f"{row.name:{names}}  left as it is: {row.reason}"
+    share = row.macs[1] / row.macs[0]
+    return (
+        f"{row.name:{names}}  {row.scheme:7}  rank {_ranks(row):{ranks}}  {share:6.1%} of its MACs, "
+        f"weights off by {row.relative_error:.1%} of their norm"
+    )
+
+
+def _ranks(row: FactorizedLayer) -> str:
+    from rcompress.methods.factorize import shown
+
+    return f"{shown(row.ranks)} of {shown(row.full)}" if row.reason is None else ""
+
+
+def _change(figures: tuple[int, int]) -> str:
+    before, after = figures
+    return f"{before:,} -> {after:,} ({after / before:.1%})"
