@@ -51,7 +51,7 @@ def test_a_method_is_one_line_from_its_root() -> None:
     assert lines["prune l2"] == [(0.0, 91.0), (30.0, 87.0), (60.0, 84.0)]
     assert lines["prune taylor"] == [(0.0, 91.0), (50.0, 85.0)]
     assert macs.subtitle[0] == "digits, test split, 1,000 images"
-    assert macs.spec["legends"]
+    assert list(macs.legend) == ["prune l2", "prune taylor"]
 
 
 def test_other_steps_and_engines_are_other_lines() -> None:
@@ -81,7 +81,7 @@ def test_methods_are_told_without_their_amounts() -> None:
     assert told.root == reporting.sha(ROOT)
     assert told.removed_by == ("prune l2 fine-tuned",)
     assert told.otherwise == ()
-    assert told.method == "prune l2 fine-tuned 0.6"
+    assert told.method == "prune 0.6 l2 fine-tuned"
     assert descent("x", []).root == "x"
 
 

@@ -15,6 +15,7 @@ from rcompress.data import Split, input_batches
 from rcompress.engines.base import Array, Engine, FloatArray
 from rcompress.engines.benchmark import main_precision
 from rcompress.measure.accuracy import Scores, evaluate
+from rcompress.measure.layers import layer_figures
 from rcompress.measure.static import file_metrics
 from rcompress.progress import SILENT, Progress
 
@@ -75,8 +76,9 @@ def evaluation_record(
     batch_size: int,
     arch: str | None = None,
 ) -> Record:
-    """The record of an evaluation: accuracy with its interval, confusion matrix, the file's sizes."""
+    """The record of an evaluation: accuracy with its interval, confusion matrix, the file's sizes and layers."""
     info = engine.info
+    layers = layer_figures(info.path, arch)
     notes = []
     if info.spec is None or info.spec.imported:
         notes.append("imported weights: what they were trained on is not known here")
@@ -102,6 +104,8 @@ def evaluation_record(
             "batch_size": info.input_shape[0] or batch_size,
             "per_class_percent": list(scores.per_class_percent),
             "confusion": scores.confusion.tolist(),
+            "classes": list(info.spec.preprocessing.class_names) if info.spec else [],
+            **({"layers": layers} if layers else {}),
         },
         lineage=info.spec.to_dict()["lineage"] if info.spec else [],
         notes=notes,

@@ -43,9 +43,10 @@ class Descent:
 
     @property
     def method(self) -> str:
-        """All of it in words: ``prune l2 0.6, quantize int8``; empty for the root itself."""
+        """All of it in words: ``prune 0.6 l2, quantize int8``; empty for the root itself."""
         removed = (
-            f"{step} {amount}".strip() for step, amount in zip(self.removed_by, self.amounts, strict=True)
+            " ".join(filter(None, [*step.split(" ", 1)[:1], amount, *step.split(" ", 1)[1:]]))
+            for step, amount in zip(self.removed_by, self.amounts, strict=True)
         )
         return ", ".join([*removed, *self.otherwise])
 

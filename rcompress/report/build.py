@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import polars as pl
 from rcompress.artifacts.records import Record, find_record_files, read_records
 from rcompress.errors import RcompressError
 from rcompress.report.compare import baseline_name, with_deltas
-from rcompress.report.frame import frame_from_records, repeated
+from rcompress.report.frame import Row, frame_from_records, repeated
 from rcompress.report.lineage import Step, histories
 from rcompress.report.published import beside
 from rcompress.report.seeds import seed_notes
@@ -33,7 +33,9 @@ class Report:
         notes: what the records say their readers must know, each with the artifact's name.
         machines: the distinct machines that measured, in words.
         versions: per package, the distinct versions that measured.
+        records: what all this was made from.
         published: other people's figures with ours beside them (see `beside`), where there are any.
+        logs: by training run, its epochs (see `read_logs`).
     """
 
     title: str
@@ -43,7 +45,9 @@ class Report:
     notes: list[str]
     machines: list[str]
     versions: dict[str, list[str]]
+    records: Sequence[Record]
     published: pl.DataFrame | None = None
+    logs: Mapping[str, Sequence[Row]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Primitives for JSON; figures in the records' units."""
@@ -63,10 +67,12 @@ def build_report(
     baseline: str | None = None,
     title: str = TITLE,
     published: pl.DataFrame | None = None,
+    logs: Mapping[str, Sequence[Row]] | None = None,
 ) -> Report:
     """Merge ``records`` and compare every row with ``baseline`` (an artifact's name; None: the first row's).
 
-    ``published`` is other people's figures (see `read_published`), which ours are put beside.
+    ``published`` is other people's figures (see `read_published`), which ours are put beside; ``logs`` are the
+    epochs of training runs (see `read_logs`).
 
     Raises:
         RcompressError: there is no record, or no artifact called ``baseline``, or a metric is not a number.
@@ -86,7 +92,9 @@ def build_report(
         notes=seed_notes(measured, steps) + _notes(records),
         machines=_distinct(_machine(record) for record in records),
         versions=_versions(records),
+        records=records,
         published=None if published is None else beside(frame, published),
+        logs=logs or {},
     )
 
 

@@ -83,10 +83,8 @@ def backend_colours(rows: Sequence[Row]) -> dict[str, str]:
     return {name: COLOURS.get(name, OTHER_COLOUR) for name in names}
 
 
-def page_spec(chart: alt.LayerChart, height: int = HEIGHT, legend: bool = False) -> Spec:
-    """The Vega specification for a page: as wide as its element, names placed by the browser.
-
-    ``legend`` False leaves it to the page, which has one of the backends for all plots.
+def page_spec(chart: alt.LayerChart, height: int = HEIGHT) -> Spec:
+    """The Vega specification for a page: as wide as its element, names placed by the browser, no legend.
 
     There the width is not known in advance, so the names are handed to Vega's label transform (Vega-Lite has
     no word for it), which moves them apart and hides those that find no room.
@@ -94,8 +92,7 @@ def page_spec(chart: alt.LayerChart, height: int = HEIGHT, legend: bool = False)
     fit = alt.AutoSizeParams(type="fit-x", contains="padding")
     sized = chart.properties(width="container", height=height, background="transparent", autosize=fit)
     spec: Spec = vl_convert.vegalite_to_vega(_styled(sized).to_dict())
-    if not legend:
-        spec.pop("legends", None)
+    spec.pop("legends", None)
     for mark in spec["marks"]:
         if mark.get("name") == "names_marks":
             _place_in_browser(mark)
@@ -131,6 +128,7 @@ def _styled(chart: alt.LayerChart) -> alt.LayerChart:
             domainColor="#aab4be",
             tickColor="#aab4be",
             labelOverlap=True,
+            labelSeparation=6,
         )
         .configure_view(stroke=None)
         .configure_legend(orient="top", title=None, labelFontSize=12, symbolStrokeWidth=0, offset=10)

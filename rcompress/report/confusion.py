@@ -1,4 +1,4 @@
-"""A confusion matrix as a heat map."""
+"""Confusion matrices as heat maps."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ from typing import Any
 
 import altair as alt
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from rcompress.artifacts.records import Record
+from rcompress.report.build import Report
 from rcompress.report.charts import FONT, layered, png_of
+from rcompress.report.frame import ACCURACY_KEYS
+from rcompress.report.plots import Plot
+from rcompress.report.text import in_words, printable
 
 LABELLED_CLASSES = 40
 WRITTEN_CLASSES = 12
 AREA = 520
-SHADES = ["#ffffff", "#1d4f91"]
+SHADE, DEEPEST = "#2f80ed", 0.85  # ink can be read on it on white as on black paper
+HOVER = {"of": "true class", "as": "predicted class", "images": "images", "shown": "% of the true class"}
+READING = "The deeper, the larger the share of the true class; figures in %, empty: none."
 
 
 def confusion_png(counts: ArrayLike, class_names: Sequence[str] = (), title: str = "") -> bytes:
@@ -30,32 +37,91 @@ def confusion_png(counts: ArrayLike, class_names: Sequence[str] = (), title: str
         A PNG file's bytes. Up to 12 classes the shares are written into the cells.
 
     Raises:
-        ValueError: ``counts`` is not square, or there is another number of names than classes.
+        ValueError: ``counts`` is not square or no counts, or there is another number of names than classes.
     """
+    matrix, names = _checked(counts, class_names)
+    side = max(AREA // len(matrix), 1) * len(matrix)
+    heading = alt.TitleParams(title, anchor="start", frame="bounds", offset=14)
+    sized = _chart(matrix, names).properties(
+        width=side, height=side, title=heading, background="white", padding=14
+    )
+    return png_of(sized.configure(font=FONT).configure_view(stroke="#aab4be"))
+
+
+def confusion_plots(report: Report) -> tuple[list[Plot], list[str]]:
+    """The matrices of the baseline and of the smallest artifact measured on the same images.
+
+    Returns:
+        The plots, and a sentence for each matrix that is none.
+    """
+    plots, missing = [], []
+    for ending, record in _chosen(report).items():
+        try:
+            matrix, names = _checked(record.context["confusion"], _class_names(record))
+        except (ValueError, TypeError, OverflowError) as error:
+            missing.append(f"No confusion matrix of {printable(record.artifact)}: {error}.")
+            continue
+        where = in_words({key: printable(record.context.get(key)) for key in ("dataset", "split", "backend")})
+        if len(matrix) > 1:
+            title = f"Confusion of {printable(record.artifact)}"
+            plots.append(Plot(f"confusion-{ending}", title, [where, READING], _chart(matrix, names)))
+    return plots, missing
+
+
+def _chosen(report: Report) -> dict[str, Record]:
+    """The baseline's record, and that of the smallest file on the same images, if it is another."""
+    measured = [r for r in report.records if r.kind == "eval" and r.context.get("confusion")]
+    rows = {row["sha256"]: row for row in report.frame.to_dicts()}
+    base = next((r for r in measured if rows[r.sha256]["artifact"] == report.baseline), None)
+    if base is None:
+        return {}
+    alike = [r for r in measured if all(r.context.get(k) == base.context.get(k) for k in ACCURACY_KEYS)]
+    sized = [r for r in alike if rows[r.sha256]["size_bytes"]]
+    smallest = min(sized, key=lambda r: rows[r.sha256]["size_bytes"], default=base)
+    return {"baseline": base} if smallest.sha256 == base.sha256 else {"baseline": base, "smallest": smallest}
+
+
+def _class_names(record: Record) -> list[str]:
+    """Names that fit the matrix, else none."""
+    names = record.context.get("classes")
+    fitting = isinstance(names, list) and len(names) == len(record.context["confusion"])
+    return [str(printable(name)) for name in names] if fitting and names else []
+
+
+def _checked(counts: ArrayLike, class_names: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
     matrix = np.asarray(counts)
-    classes = len(matrix)
+    classes = len(matrix) if matrix.ndim else 0
     if not classes or matrix.shape != (classes, classes):
         raise ValueError("a confusion matrix has as many rows as columns")
+    if matrix.dtype.kind not in "iu" or matrix.min() < 0:
+        raise ValueError("a confusion matrix counts images")
     if class_names and len(class_names) != classes:
         raise ValueError(f"{len(class_names)} names for {classes} classes")
-    names = list(class_names) or [str(index) for index in range(classes)]
-    step = max(AREA // classes, 1)
+    return matrix.astype(np.int64), list(class_names) or [str(index) for index in range(classes)]
+
+
+def _chart(matrix: NDArray[np.int64], names: Sequence[str]) -> alt.LayerChart:
+    classes = len(matrix)
     layers = [_cells(classes, names), *([_figures()] if classes <= WRITTEN_CLASSES else [])]
-    chart = layered(list(_shares(matrix.tolist())), layers)
-    heading = alt.TitleParams(title, anchor="start", frame="bounds", offset=14)
-    side = step * classes
-    styled = chart.properties(width=side, height=side, title=heading, background="white", padding=14)
-    return png_of(styled.configure(font=FONT).configure_view(stroke="#aab4be"))
+    return layered(list(_shares(matrix.tolist(), names)), layers)
 
 
-def _shares(counts: Sequence[Sequence[int]]) -> Iterator[dict[str, Any]]:
+def _shares(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Cells that hold an image; the others stay as white as the paper."""
     for true, row in enumerate(counts):
         for predicted, count in enumerate(row):
             if count:
                 share = 100.0 * count / sum(row)
                 shown = f"{share:.0f}" if share >= 1 else "<1"
-                yield {"true": true, "predicted": predicted, "share": share, "shown": shown}
+                yield {
+                    "true": true,
+                    "predicted": predicted,
+                    "share": share,
+                    "shown": shown,
+                    "of": names[true],
+                    "as": names[predicted],
+                    "images": count,
+                }
 
 
 def _cells(classes: int, names: Sequence[str]) -> alt.Chart:
@@ -63,16 +129,15 @@ def _cells(classes: int, names: Sequence[str]) -> alt.Chart:
     domain = list(range(classes))
     across = alt.X("predicted:O", title="predicted class", axis=_axis(classes, names, -45))
     down = alt.Y("true:O", title="true class", axis=_axis(classes, names, 0))
-    share = alt.Color("share:Q", title="% of the true class")
+    share = alt.Opacity("share:Q").scale(type="sqrt", domain=[0, 100], range=[0, DEEPEST]).legend(None)
     cells: alt.Chart = (
         alt.Chart()
-        .mark_rect()
+        .mark_rect(color=SHADE)
         .encode(
             x=across.scale(domain=domain),
             y=down.scale(domain=domain),
-            color=share.scale(type="sqrt", domain=[0, 100], range=SHADES, interpolate="rgb").legend(
-                gradientLength=160
-            ),
+            opacity=share,
+            tooltip=[alt.Tooltip(f"{name}:N", title=title) for name, title in HOVER.items()],
         )
     )
     return cells
@@ -87,8 +152,9 @@ def _axis(classes: int, names: Sequence[str], angle: int) -> alt.Axis:
 
 
 def _figures() -> alt.Chart:
-    ink = alt.when("datum.share > 25").then(alt.value("white")).otherwise(alt.value("#1d2429"))
     figures: alt.Chart = (
-        alt.Chart().mark_text(fontSize=12).encode(x="predicted:O", y="true:O", text="shown:N", color=ink)
+        alt.Chart()
+        .mark_text(fontSize=12, color="#1d2429", tooltip=None)
+        .encode(x="predicted:O", y="true:O", text="shown:N")
     )
     return figures

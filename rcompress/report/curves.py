@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import altair as alt
@@ -13,7 +13,7 @@ from rcompress.report.frame import Row
 PALETTE = ("#2f80ed", "#e4572e", "#0f9d8a", "#b46bd6", "#c98a00", "#7b8794", "#5a9e1f", "#d6336c")
 SERIES_MOST = len(PALETTE)
 DOTS_MOST = 40
-SHORT_LABEL = 22
+SHORT_LABEL = 40
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,8 @@ def curves(series: Sequence[Series], x_title: str, y_title: str, from_zero: bool
         for number, line in enumerate(series)
         for point in line.points
     ]
-    colour = alt.Color("series:N").scale(domain=labels, range=list(PALETTE[: len(labels)]))
-    columns = 2 if max(map(len, labels)) <= SHORT_LABEL else 1  # two long ones do not fit a phone
-    legend = alt.Legend(columns=columns, labelLimit=0, symbolType="circle", symbolOpacity=1)
+    colour = alt.Color("series:N").scale(domain=labels, range=list(series_colours(labels).values()))
+    legend = alt.Legend(columns=legend_columns(labels), labelLimit=0, symbolType="circle", symbolOpacity=1)
     base = alt.Chart().encode(
         x=alt.X("x:Q", title=x_title, scale=alt.Scale(zero=from_zero, nice=False, padding=8)).axis(
             grid=False
@@ -64,6 +63,16 @@ def curves(series: Sequence[Series], x_title: str, y_title: str, from_zero: bool
         dots = base.mark_point(filled=True, size=50, opacity=1).encode(tooltip=_tooltip(points))
         layers.append(dots.properties(name="dots"))
     return layered(points, layers)
+
+
+def series_colours(labels: Iterable[str]) -> dict[str, str]:
+    """By label, its colour; of more labels than there are colours, the first."""
+    return dict(zip(dict.fromkeys(labels), PALETTE, strict=False))
+
+
+def legend_columns(labels: Sequence[str]) -> int:
+    """Of a picture; a page has its legend in its own words."""
+    return 2 if max(map(len, labels)) <= SHORT_LABEL else 1
 
 
 def _tooltip(points: Sequence[Row]) -> list[alt.Tooltip]:

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from rcompress.report.build import Report
+from rcompress.report.confusion import confusion_plots
+from rcompress.report.drops import drop_plots
+from rcompress.report.layer_dots import layer_plots
 from rcompress.report.plots import Plot, plots_of
 from rcompress.report.removal import removal_plots
+from rcompress.report.training_logs import training_plots
 
 
 def gallery(report: Report) -> tuple[list[Plot], list[str]]:
     """Every plot that the report allows, and a sentence for each of the main ones that it does not."""
     plots, missing = plots_of(report.frame.to_dicts())
-    return [*plots, *removal_plots(report)], missing
+    matrices, faults = confusion_plots(report)
+    more = [
+        *removal_plots(report),
+        *drop_plots(report),
+        *layer_plots(report),
+        *training_plots(report.logs),
+        *matrices,
+    ]
+    return [*plots, *more], [*missing, *faults]

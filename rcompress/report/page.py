@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -45,7 +45,7 @@ def page(report: Report, plots: Sequence[Plot], missing: Sequence[str], version:
         machines=_items(f"Measured on {machine}" for machine in report.machines),
         results=_filtered("Results", table, [_row(report, table, index) for index in range(len(table.rows))]),
         footnotes=_items(table.footnotes),
-        legend=_legend(table.rows) if plots else "",
+        legend=_backends(table.rows) if plots else "",
         figures="\n".join(_figure(plot) for plot in plots),
         missing="".join(f'<p class="missing">{escape(sentence)}</p>' for sentence in missing),
         versions=escape(_versions(report)),
@@ -197,18 +197,24 @@ def _step(step: Step) -> str:
     return f"<code>{command}</code>" + (f"<small>{escape(said)}</small>" if said else "")
 
 
-def _legend(rows: Sequence[Row]) -> str:
-    """One for all plots: colours as attributes, since the policy forbids styles in the text."""
-    dot = '<svg viewBox="0 0 10 10" aria-hidden="true"><circle cx="5" cy="5" r="5" fill="{}"/></svg>'
+def _backends(rows: Sequence[Row]) -> str:
+    """One legend for all plots that tell backends apart."""
     drawn = [row for row in rows if row["top1_percent"] or row["latency_p50_ms"]]
-    items = (f"<li>{dot.format(hue)}{escape(name)}</li>" for name, hue in backend_colours(drawn).items())
-    return f'<ul class="legend" aria-label="Backends">{"".join(items)}</ul>'
+    return _legend("Backends", backend_colours(drawn))
+
+
+def _legend(label: str, colours: Mapping[str, str]) -> str:
+    """Colours as attributes, since the policy forbids styles in the text."""
+    dot = '<svg viewBox="0 0 10 10" aria-hidden="true"><circle cx="5" cy="5" r="5" fill="{}"/></svg>'
+    items = (f"<li>{dot.format(hue)}{escape(name)}</li>" for name, hue in colours.items())
+    return f'<ul class="legend" aria-label="{label}">{"".join(items)}</ul>'
 
 
 def _figure(plot: Plot) -> str:
     lines = "".join(f"<p>{escape(line)}</p>" for line in plot.subtitle)
+    legend = _legend("Colours", plot.legend) if plot.legend else ""
     return (
-        f"<figure><figcaption><h2>{escape(plot.title)}</h2>{lines}</figcaption>"
+        f"<figure><figcaption><h2>{escape(plot.title)}</h2>{lines}</figcaption>{legend}"
         f'<div class="plot" id="plot-{plot.name}"></div></figure>'
     )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import altair as alt
@@ -37,7 +37,7 @@ class Plot:
         subtitle: the conditions it compares under, and how to read it.
         chart: the chart, without size or title.
         height: of the plotting area in pixels.
-        legend: it has one of its own; the others share the page's, of the backends.
+        legend: label and colour, where they are not the backends', of which the page has one for all plots.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Plot:
     subtitle: list[str]
     chart: alt.LayerChart
     height: int = HEIGHT
-    legend: bool = False
+    legend: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def png(self) -> bytes:
@@ -55,7 +55,7 @@ class Plot:
     @property
     def spec(self) -> Spec:
         """For the page, which has the title in its own words."""
-        return page_spec(self.chart, self.height, self.legend)
+        return page_spec(self.chart, self.height)
 
 
 def plots_of(rows: Sequence[Row]) -> tuple[list[Plot], list[str]]:

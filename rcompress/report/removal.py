@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from rcompress.report.ancestry import Descent, descent
 from rcompress.report.build import Report
-from rcompress.report.curves import SERIES_MOST, Series, curves
+from rcompress.report.curves import SERIES_MOST, Series, curves, series_colours
 from rcompress.report.frame import ACCURACY_KEYS, Row
 from rcompress.report.plots import Plot
 from rcompress.report.text import in_words, significant
@@ -42,7 +42,8 @@ def removal_plots(report: Report) -> list[Plot]:
         conditions, lines = _lines(_points(report, rows, key, whole))
         if lines:
             chart = curves(lines, label, "top-1 accuracy (%)")
-            plots.append(Plot(name, title, [in_words(conditions), READING], chart, legend=True))
+            legend = series_colours(line.label for line in lines)
+            plots.append(Plot(name, title, [in_words(conditions), READING], chart, legend=legend))
     return plots
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socket import socket
-from typing import Any
+from typing import Any, TypeVar
 
 from rcompress.artifacts.records import Record, find_record_files, read_records
 from rcompress.errors import RcompressError
@@ -20,7 +20,9 @@ from rcompress.report.frame import frame_from_records
 from rcompress.report.gallery import gallery
 from rcompress.report.page import page, waiting_page
 from rcompress.report.published import read_published
+from rcompress.report.training_logs import find_logs, read_logs
 
+T = TypeVar("T")
 HOST = "127.0.0.1"
 HEADERS = {
     "Cache-Control": "no-store",
@@ -48,16 +50,18 @@ class Watched:
 
     def version(self) -> str:
         """Changes when a file appears, changes or goes."""
-        files, _ = find_record_files(self.sources)
+        files = [*find_record_files(self.sources)[0], *find_logs(self.sources)]
         said = "\n".join(_stamp(path) for path in [*files, *filter(None, [self.against])])
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
     def page(self, version: str) -> str:
         """The page; a file that cannot be read is named in it, and where nothing can be shown it says why."""
-        records, faults = _readable(find_record_files(self.sources)[0])
+        records, faults = _readable(find_record_files(self.sources)[0], _records)
+        runs, more = _readable(find_logs(self.sources), lambda path: list(read_logs([path]).items()))
+        faults += more
         try:
             published = None if self.against is None else read_published(self.against)
-            report = build_report(records, self.baseline, self.title, published)
+            report = build_report(records, self.baseline, self.title, published, dict(runs))
         except RcompressError as error:
             return waiting_page(self.title, [str(error), *faults], version)
         report = replace(report, notes=[*report.notes, *(f"left out: {fault}" for fault in faults)])
@@ -130,21 +134,26 @@ class _Handler(BaseHTTPRequestHandler):
         """Requests are not worth a line."""
 
 
-def _readable(files: Iterable[Path]) -> tuple[list[Record], list[str]]:
-    """The records of the files that hold sound ones, and what is wrong with the others."""
-    records: list[Record] = []
+def _readable(files: Iterable[Path], read: Callable[[Path], list[T]]) -> tuple[list[T], list[str]]:
+    """What the sound files hold, and what is wrong with the others."""
+    found: list[T] = []
     faults: list[str] = []
     for path in files:
         try:
-            found = read_records(path)
-            if found:
-                frame_from_records(found)
-            records += found
+            found += read(path)
         except RcompressError as error:
             faults.append(f"{error.subject}: {error.fault}")
         except OSError as error:  # it went between being found and being read
             faults.append(f"{path}: {error.strerror}")
-    return records, faults
+    return found, faults
+
+
+def _records(path: Path) -> list[Record]:
+    """A file's records, if a report can be made of them."""
+    found = read_records(path)
+    if found:
+        frame_from_records(found)
+    return found
 
 
 def _stamp(path: Path) -> str:

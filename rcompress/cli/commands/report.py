@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 def command(
     sources: Annotated[
         list[Path],
-        typer.Argument(help="Record files (*.result.json), or folders that hold some.", show_default=False),
+        typer.Argument(
+            help="Record files (*.result.json), training logs (*.log.jsonl), or folders that hold some.",
+            show_default=False,
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -79,15 +82,16 @@ def command(
         from rcompress.artifacts.files import require_output
         from rcompress.report.build import build_report, read_sources
         from rcompress.report.published import read_published
+        from rcompress.report.training_logs import find_logs, is_log, read_logs
         from rcompress.report.write import require_kind, write_report
 
         records, read, skipped = read_sources(sources)
-        for path in skipped:
+        for path in (path for path in skipped if not is_log(path)):
             out.note(f"skipped {path}: not a *.result.json file")
         if output is not None:
             require_output(require_kind(output), [*read, *filter(None, [against])])
         published = None if against is None else read_published(against)
-        report = build_report(records, baseline, title, published)
+        report = build_report(records, baseline, title, published, read_logs(find_logs(sources)))
         if output is None:
             _show(report, out)
             return

@@ -1,0 +1,203 @@
+"""Plots beyond accuracy and speed: layers, data sets, training, confusion."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import reporting
+
+from rcompress.artifacts.records import Record
+from rcompress.errors import RcompressError
+from rcompress.report.build import Report, build_report
+from rcompress.report.charts import PICTURE_WIDTH
+from rcompress.report.gallery import gallery
+from rcompress.report.plots import Plot
+from rcompress.report.training_logs import find_logs, read_logs
+
+PRUNE = {**reporting.PRUNE, "parent_sha256": reporting.sha("a.pth")}
+LAYERS = {
+    "conv1": {"width": 16, "weights": 432, "nonzero": 432},
+    "fc": {"width": 10, "weights": 160, "nonzero": 80},
+}
+PRUNED = {
+    "conv1": {"width": 8, "weights": 216, "nonzero": 108},
+    "fc": {"width": 10, "weights": 80, "nonzero": 80},
+}
+
+
+def _record(name: str, top1: float = 90.0, steps: tuple[Any, ...] = (), **context: Any) -> Record:
+    found = reporting.evaluated(name, top1, lineage=[reporting.TRAIN, *steps])
+    found.context.update(context)
+    return found
+
+
+def _plots(report: Report) -> dict[str, Plot]:
+    return {plot.name: plot for plot in gallery(report)[0]}
+
+
+def _layered_report(pruned: Any = PRUNED) -> Report:
+    records = [_record("a.pth", layers=LAYERS), _record("b.pth", steps=(PRUNE,), layers=pruned)]
+    return build_report([*records, reporting.benched("b.pth", 1.0, lineage=records[1].lineage)])
+
+
+def test_widths_stand_before_the_root_s_and_sparsity_is_a_share() -> None:
+    plots = _plots(_layered_report())
+    widths = reporting.drawn(plots["layer-widths"].chart)
+    assert [(p["layer"], p["artifact"], p["x"], p["whole"]) for p in widths] == [
+        ("conv1", "b.pth", 8, 16),
+        ("fc", "b.pth", 10, 10),
+    ]
+    assert "a.pth" in plots["layer-widths"].subtitle[0]
+    sparsity = reporting.drawn(plots["layer-sparsity"].chart)
+    assert [(p["layer"], p["x"]) for p in sparsity] == [("conv1", 50.0), ("fc", 0.0)]
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [{}, "x", {"conv1": 3}, {"conv1": {"width": 0, "weights": 1, "nonzero": 1}}, {"other": LAYERS["fc"]}],
+    ids=["none", "text", "number", "no width", "other layers"],
+)
+def test_layers_that_do_not_fit_are_not_drawn(layers: Any) -> None:
+    assert "layer-widths" not in _plots(_layered_report(layers))
+
+
+def test_of_many_artifacts_the_layers_are_spread_evenly() -> None:
+    records = [_record("a.pth", layers=LAYERS)]
+    for width in range(1, 13):
+        layers = {**LAYERS, "conv1": {**LAYERS["conv1"], "width": width}}
+        records.append(_record(f"{width}.pth", steps=(PRUNE,), layers=layers))
+    plot = _plots(build_report(records))["layer-widths"]
+    assert len(plot.legend) == 8
+    names = list(plot.legend)
+    assert (names[0], names[-1]) == ("1.pth", "12.pth")
+    assert "8 of 12 artifacts." in plot.subtitle
+
+
+def _on(dataset: str, macs: int, root: float, child: float) -> list[Record]:
+    step = {**PRUNE, "parent_sha256": reporting.sha(f"{dataset}.pth")}
+    records = [_record(f"{dataset}.pth", root), _record(f"{dataset}-p.pth", child, (step,))]
+    for record in records:
+        record.context["dataset"] = dataset
+        record.metrics["macs"] = macs
+    return records
+
+
+def test_the_same_method_on_two_data_sets_is_one_row() -> None:
+    points = reporting_drops([*_on("cifar10", 1000, 92.0, 90.0), *_on("cifar100", 1005, 70.0, 65.0)])
+    assert [(p["method"], p["dataset"], round(p["x"], 6)) for p in points] == [
+        ("prune 0.5 (torch)", "cifar10", -2.0),
+        ("prune 0.5 (torch)", "cifar100", -5.0),
+    ]
+
+
+def test_other_networks_are_not_compared_across_data_sets() -> None:
+    records = [*_on("cifar10", 1000, 92.0, 90.0), *_on("cifar100", 2000, 70.0, 65.0)]
+    assert "drop-datasets" not in _plots(build_report(records))
+    assert "drop-datasets" not in _plots(build_report(_on("cifar10", 1000, 92.0, 90.0)))
+
+
+def reporting_drops(records: list[Record]) -> list[dict[str, Any]]:
+    chart = _plots(build_report(records))["drop-datasets"].chart.to_dict()
+    return next(points for points in chart["datasets"].values() if "x" in points[0])
+
+
+def _log(folder: Path, name: str, epochs: int, **more: Any) -> Path:
+    path = folder / f"{name}.log.jsonl"
+    rows = [
+        {
+            "epoch": n,
+            "train_loss": 2.0 / n,
+            "validation_loss": 2.5 / n,
+            "validation_top1_percent": 10.0 * n,
+            **more,
+        }
+        for n in range(1, epochs + 1)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_training_curves_come_from_the_logs(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    _log(tmp_path / "sub", "a", 3, train_top1_percent=float("nan"))
+    report = build_report([_record("a.pth")], logs=read_logs(find_logs([tmp_path])))
+    plots = _plots(report)
+    loss = reporting.drawn(plots["training-loss"].chart)
+    assert [(p["x"], p["y"], p["dashed"]) for p in loss][:4] == [
+        (1, 2.5, False),
+        (2, 1.25, False),
+        (3, pytest.approx(2.5 / 3), False),
+        (1, 2.0, True),
+    ]
+    accuracy = reporting.drawn(plots["training-accuracy"].chart)
+    assert [p["y"] for p in accuracy] == [10.0, 20.0, 30.0]
+    assert list(plots["training-loss"].legend) == ["a"]
+
+
+def test_more_runs_than_colours_are_counted(tmp_path: Path) -> None:
+    for number in range(10):
+        _log(tmp_path, f"r{number}", 2)
+    report = build_report([_record("a.pth")], logs=read_logs(find_logs([tmp_path])))
+    assert "8 of 10 runs" in _plots(report)["training-loss"].subtitle
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"loss": 1}', '{"epoch": "one"}'])
+def test_what_is_no_log_is_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.log.jsonl"
+    path.write_text(text)
+    with pytest.raises(RcompressError, match=r"x\.log\.jsonl"):
+        read_logs([path])
+
+
+def test_the_matrices_of_the_baseline_and_of_the_smallest() -> None:
+    records = [
+        _record("a.pth", confusion=[[9, 1], [0, 10]], classes=["cat", "dog"]),
+        _record("big.pth", confusion=[[9, 1], [0, 10]]),
+        _record("small.pth", confusion=[[5, 5], [2, 8]], classes=["only one"]),
+        _record("other.pth", confusion=[[5, 5], [2, 8]], split="validation"),
+    ]
+    for record, size in zip(records, (400, 300, 100, 50), strict=True):
+        record.metrics["size_bytes"] = size
+    plots = _plots(build_report(records))
+    assert plots["confusion-baseline"].title == "Confusion of a.pth"
+    assert plots["confusion-smallest"].title == "Confusion of small.pth"
+    cells = reporting.drawn(plots["confusion-baseline"].chart)
+    assert [(c["of"], c["as"], c["images"], c["shown"]) for c in cells] == [
+        ("cat", "cat", 9, "90"),
+        ("cat", "dog", 1, "10"),
+        ("dog", "dog", 10, "100"),
+    ]
+    assert reporting.drawn(plots["confusion-smallest"].chart)[0]["of"] == "0"
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [[[1, 2]], "xy", [[1.5, 0], [0, 1]], [[-1, 0], [0, 1]], [[1, [2]], [3, 4]], [[2**70, 0], [0, 1]], 7],
+)
+def test_a_matrix_that_is_none_is_said(matrix: Any) -> None:
+    plots, missing = gallery(build_report([_record("a.pth", confusion=matrix)]))
+    assert not [plot for plot in plots if plot.name.startswith("confusion")]
+    assert any(line.startswith("No confusion matrix of a.pth: ") for line in missing)
+
+
+def test_every_plot_is_a_picture_and_a_specification(tmp_path: Path) -> None:
+    _log(tmp_path, "a", 3)
+    records = [
+        _record("a.pth", 91.0, layers=LAYERS, confusion=[[9, 1], [0, 10]]),
+        _record("b.pth", 90.0, (PRUNE,), layers=PRUNED, confusion=[[9, 1], [1, 9]]),
+        *_on("cifar10", 1000, 92.0, 90.0),
+        *_on("cifar100", 1000, 70.0, 65.0),
+    ]
+    records[1].metrics["size_bytes"] = 10
+    plots = _plots(build_report(records, logs=read_logs(find_logs([tmp_path]))))
+    assert {"layer-widths", "layer-sparsity", "drop-datasets", "training-loss", "confusion-smallest"} <= set(
+        plots
+    )
+    for plot in plots.values():
+        assert plot.png.startswith(b"\x89PNG")
+        assert plot.spec["marks"]
+        assert "legends" not in plot.spec
+        assert len(plot.png) > PICTURE_WIDTH
