@@ -17,6 +17,7 @@ COMMANDS = (
     "quantize",
     "cluster",
     "binarize",
+    "factorize",
     "export",
     "build-engine",
     "eval",
