@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
-from torchvision.transforms import v2
 
 from rcompress.artifacts.machine import available_cores
 from rcompress.artifacts.spec import Preprocessing
@@ -33,6 +32,8 @@ class FolderSource:
         self, indices: Tensor, batch_size: int, augment: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Source`; with ``augment`` the crop is random in place and scale (Szegedy et al. 2015)."""
+        from torchvision.transforms import v2  # takes seconds, and other sets need none of it
+
         crop: list[Callable[..., object]] = (
             [v2.RandomResizedCrop(self.size)]
             if augment
@@ -107,6 +108,8 @@ def read_image(path: Path, preprocessing: Preprocessing) -> Tensor:
     Raises:
         RcompressError: it is missing, damaged, or no image.
     """
+    from torchvision.transforms import v2
+
     height, width = preprocessing.input_size[1:]
     resize = preprocessing.resize or min(height, width)
     mode = v2.InterpolationMode(preprocessing.interpolation)

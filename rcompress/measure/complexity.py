@@ -7,6 +7,7 @@ counted. Both functions count convolutions and matrix products, so that a module
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,8 @@ import onnx
 import torch
 from onnx import NodeProto
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from rcompress.measure.graph import (
     PASSES_ON,
@@ -57,25 +59,22 @@ class Complexity:
 
 
 def module_complexity(module: nn.Module, input_size: tuple[int, int, int]) -> Complexity:
-    """Run ``module`` once on one image (C, H, W) of zeros; PyTorch's own counter gives its FLOPs: halved."""
-    counter = FlopCounterMode(display=False)
-    device = next(module.parameters()).device
-    image = torch.zeros(1, *input_size, device=device)
+    """Run ``module`` once on one image (C, H, W) of zeros; PyTorch's own formulas give its FLOPs: halved."""
+    counter = _FlopCounter()
+    image = torch.zeros(1, *input_size, device=next(module.parameters()).device)
     shapes = _run_recording_shapes(module, image, counter)
-    flops = counter.get_flop_counts()
     layers = dict(module.named_modules())
-    root = type(module).__name__
     costs = tuple(
         LayerCost(
             name=name,
             kind=type(layers[name]).__name__,
             output_shape=shape,
             parameters=_own_parameters(layers[name]),
-            macs=sum(flops.get(f"{root}.{name}", {}).values()) // 2,
+            macs=counter.flops[name] // 2,
         )
         for name, shape in shapes.items()
     )
-    return Complexity(costs, _own_parameters(module), counter.get_total_flops() // 2)
+    return Complexity(costs, _own_parameters(module), counter.flops.total() // 2)
 
 
 def graph_complexity(model: onnx.ModelProto) -> Complexity:
@@ -101,21 +100,54 @@ def graph_complexity(model: onnx.ModelProto) -> Complexity:
     return Complexity(tuple(costs), parameters, sum(known) if len(known) == len(costs) else None)
 
 
+class _FlopCounter(TorchDispatchMode):
+    """FLOPs by the layer that runs ("" outside of all).
+
+    PyTorch's `FlopCounterMode` finds the same, but decomposes every other operation first, for which it imports a
+    compiler: seconds, of which each command would pay its share.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.layer = ""
+        self.flops: Counter[str] = Counter()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # or PyTorch imports the compiler after all, to tell it to look away
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func.overloadpacket):
+            self.flops[self.layer] += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
 def _run_recording_shapes(
-    module: nn.Module, image: Tensor, counter: FlopCounterMode
+    module: nn.Module, image: Tensor, counter: _FlopCounter
 ) -> dict[str, tuple[int, ...]]:
     """The output shape of every leaf layer that ran, by its name, in the order of the first call."""
     shapes: dict[str, tuple[int, ...]] = {}
 
-    def recorder(name: str) -> Callable[..., None]:
-        def record(_layer: nn.Module, _inputs: Any, output: Any) -> None:
+    def entered(name: str) -> Callable[..., None]:
+        def enter(*_: Any) -> None:
+            counter.layer = name
+
+        return enter
+
+    def left(name: str) -> Callable[..., None]:
+        def leave(_layer: nn.Module, _inputs: Any, output: Any) -> None:
+            counter.layer = ""
             if isinstance(output, Tensor):
                 shapes.setdefault(name, tuple(output.shape))
 
-        return record
+        return leave
 
     leaves = [(name, layer) for name, layer in module.named_modules() if name and not any(layer.children())]
-    hooks = [layer.register_forward_hook(recorder(name)) for name, layer in leaves]
+    hooks = [layer.register_forward_pre_hook(entered(name)) for name, layer in leaves]
+    hooks += [layer.register_forward_hook(left(name)) for name, layer in leaves]
     was_training = module.training
     try:
         with torch.no_grad(), counter:

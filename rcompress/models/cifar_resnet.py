@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
 
 Shortcut = Literal["projection", "pad"]
 
@@ -30,6 +29,29 @@ class FixedShortcut(nn.Conv2d):
             offset = (self.out_channels - self.in_channels) // 2
             for channel in range(self.in_channels):
                 self.weight[channel + offset, channel] = 1.0
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut, named as in torchvision, whose import takes seconds."""
+
+    def __init__(
+        self, inputs: int, outputs: int, stride: int = 1, downsample: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.bn2(self.conv2(x))
+        x += shortcut
+        return self.relu(x)  # type: ignore[no-any-return]
 
 
 class CifarResNet(nn.Module):

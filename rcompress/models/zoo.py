@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import torchvision
 from torch import nn
 
 from rcompress.errors import RcompressError
@@ -62,7 +61,9 @@ def _options(arch: str, given: dict[str, str], **defaults: str) -> dict[str, str
 
 
 def _torchvision_resnet(name: str, num_classes: int, stem: str) -> nn.Module:
-    module: nn.Module = getattr(torchvision.models, name)(num_classes=num_classes)
+    from torchvision import models  # here and below: it takes seconds, and most networks need none of it
+
+    module: nn.Module = getattr(models, name)(num_classes=num_classes)
     if stem == "cifar":
         module.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(module.conv1.weight, mode="fan_out", nonlinearity="relu")
@@ -71,11 +72,13 @@ def _torchvision_resnet(name: str, num_classes: int, stem: str) -> nn.Module:
 
 
 def _torchvision_model(name: str, num_classes: int) -> nn.Module:
-    if name not in torchvision.models.list_models(module=torchvision.models):
+    from torchvision import models
+
+    if name not in models.list_models(module=models):
         raise RcompressError(
             name, "torchvision has no such classifier", "see torchvision.models.list_models()"
         )
-    module: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+    module: nn.Module = models.get_model(name, weights=None, num_classes=num_classes)
     return module
 
 

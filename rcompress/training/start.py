@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import nn
 
 from rcompress.artifacts.spec import ModelSpec, ParentFields, Preprocessing, parent_fields
@@ -93,11 +92,11 @@ def from_torchvision(
     Raises:
         RcompressError: torchvision has no weights for ``arch``, or they cannot be downloaded.
     """
+    from torchvision import models
+
     start = fresh(arch, options, dataset, seed)
     try:
-        weights = torchvision.models.get_model(
-            arch.removeprefix("torchvision:"), weights="DEFAULT"
-        ).state_dict()
+        weights = models.get_model(arch.removeprefix("torchvision:"), weights="DEFAULT").state_dict()
     except (ValueError, OSError) as error:
         raise RcompressError(
             "--init torchvision",
