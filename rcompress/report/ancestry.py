@@ -19,7 +19,6 @@ SAID = (
     "weight_bits",
     "method",
     "clusters",
-    "backend",
 )
 SAME_FUNCTION = ("export",)
 AMOUNT = ("ratio", "sparsity", "share", "rank", "energy")

@@ -19,6 +19,7 @@ from rcompress.report.text import in_words, printable
 
 LABELLED_CLASSES = 40
 WRITTEN_CLASSES = 12
+SHORT_NAME = 3
 AREA = 520
 SHADE, DEEPEST = "#2f80ed", 0.85  # ink can be read on it on white as on black paper
 HOVER = {"of": "true class", "as": "predicted class", "images": "images", "shown": "% of the true class"}
@@ -127,7 +128,11 @@ def _shares(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Iterator[d
 def _cells(classes: int, names: Sequence[str]) -> alt.Chart:
     """Classes are placed by number, so that two of one name stay apart; the root shows rare errors."""
     domain = list(range(classes))
-    across = alt.X("predicted:O", title="predicted class", axis=_axis(classes, names, -45))
+    across = alt.X(
+        "predicted:O",
+        title="predicted class",
+        axis=_axis(classes, names, -45 if max(map(len, names)) > SHORT_NAME else 0),
+    )
     down = alt.Y("true:O", title="true class", axis=_axis(classes, names, 0))
     share = alt.Opacity("share:Q").scale(type="sqrt", domain=[0, 100], range=[0, DEEPEST]).legend(None)
     cells: alt.Chart = (

@@ -60,8 +60,10 @@ def curves(series: Sequence[Series], x_title: str, y_title: str, from_zero: bool
     if any("low" in point for point in points):
         layers.append(base.mark_rule(opacity=0.6).encode(y="low:Q", y2="high:Q").properties(name="intervals"))
     if max(len(line.points) for line in series) <= DOTS_MOST:  # more hide the line
-        dots = base.mark_point(filled=True, size=50, opacity=1).encode(tooltip=_tooltip(points))
-        layers.append(dots.properties(name="dots"))
+        dots = base.encode(tooltip=_tooltip(points))
+        for name, dashed in (("hollow", "datum.dashed"), ("dots", "!datum.dashed")):
+            mark = dots.transform_filter(dashed).mark_point(filled=name == "dots", size=50, opacity=1)
+            layers.append(mark.properties(name=name))
     return layered(points, layers)
 
 

@@ -105,7 +105,9 @@ def _dots(
         for layer, value in values.items()
     ]
     colour = alt.Color("artifact:N").scale(domain=list(colours), range=list(colours.values()))
-    down = alt.Y("layer:N", title=None, sort=order).axis(labelLimit=150, ticks=False, domain=False, grid=True)
+    down = alt.Y("layer:N", title=None, sort=order).axis(
+        labelLimit=150, labelOverlap=False, ticks=False, domain=False, grid=True
+    )
     across = alt.X("x:Q", title=title, scale=alt.Scale(domainMin=0, zero=True))
     base = alt.Chart().encode(y=down)
     dots = base.mark_point(filled=True, size=45, opacity=1).encode(

@@ -29,6 +29,10 @@ def command(
         typer.Option("--part-below", help="Signal-to-noise ratio in dB under which two tensors have parted."),
     ] = 10.0,
     plot: Annotated[Path | None, typer.Option(help="Draw the layers into this PNG.")] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(help="Draw what both classifiers see (PCA and t-SNE of the features) into this PNG."),
+    ] = None,
     arch: options.ArchCode = None,
     dataset: options.Dataset = None,
     data_dir: options.DataDir = None,
@@ -53,8 +57,8 @@ def command(
         from rcompress.search.diagnose import DiagnoseOptions, diagnose
         from rcompress.search.diagnosis_sides import open_side, require_comparable
 
-        if plot is not None:
-            require_output(plot, [first, second])
+        for picture in filter(None, (plot, features)):
+            require_output(picture, [first, second])
         set_threads(threads)
         run = RunOptions("auto", threads, arch)
         sides = open_side(first, run), open_side(second, run)
@@ -70,6 +74,13 @@ def command(
             from rcompress.report.layers import diagnosis_png
 
             write_atomic(plot, diagnosis_png(found, f"{second.name} against {first.name}"))
+        if features is not None:
+            from rcompress.report.embeddings import features_png
+            from rcompress.search.features import feature_pair
+
+            pair = feature_pair(*sides, split, images)
+            told = f"{len(pair.labels):,} images of {data.name} {spec.choice_split}, by their true class"
+            write_atomic(features, features_png(pair, shown.class_names, (first.name, second.name), told))
         rows = [_row(report) for report in (*found.ranked, found.output)]
         out.table(title, COLUMNS, rows, {**where, **found.to_dict()}, left=2)
         for note in found.notes:
