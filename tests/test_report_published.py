@@ -69,9 +69,21 @@ def test_a_difference_only_where_model_and_data_are_the_same(tmp_path: Path) -> 
     assert other["difference_top1_points"] is None
 
 
+def test_another_network_or_data_set_is_seen_in_the_records(tmp_path: Path) -> None:
+    header = "published_id,method,artifact,arch,dataset,top1_percent,command"
+    lines = ("s/t/same,One,a.pth,resnet20,digits,92,make a", "s/t/other,Two,a.pth,resnet18,cifar10,92,make a")
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join((header, *lines)) + "\n")
+    same, other = build_report(
+        [reporting.evaluated("a.pth", 91.0)], published=read_published(path)
+    ).published.to_dicts()
+    assert (same["differs"], same["difference_top1_points"]) == (None, -1.0)
+    assert (other["differs"], other["difference_top1_points"]) == ("a resnet20 here; on digits here", None)
+
+
 def test_another_split_is_other_data(tmp_path: Path) -> None:
     [row] = _rows(_report(tmp_path, (SAME,), [reporting.evaluated("a.pth", 91.0, split="test-b")]))
-    assert row["differs"] == "ours is measured on the split test-b"
+    assert row["differs"] == "on the split test-b here"
     assert row["difference_top1_points"] is None
 
 

@@ -29,7 +29,7 @@ SPEED_KEYS: dict[str, type[pl.DataType]] = {
     "transfers": pl.String,
 }
 RUN_KEYS: dict[str, type[pl.DataType]] = {"sha256": pl.String, "backend": pl.String}
-RESERVED = {"artifact", "precision", "lineage", *RUN_KEYS, *SPEED_KEYS, *ACCURACY_KEYS}
+RESERVED = {"artifact", "arch", "precision", "lineage", *RUN_KEYS, *SPEED_KEYS, *ACCURACY_KEYS}
 SHOWN_ALWAYS = (
     "size_bytes",
     "parameters",
@@ -51,7 +51,7 @@ def frame_from_records(records: Sequence[Record]) -> pl.DataFrame:
     stand in one row where artifact and backend agree. Of several records of the same thing the last counts.
 
     Returns:
-        ``artifact``, ``sha256``, ``backend``, ``precision``, the conditions (null where they do not apply),
+        ``artifact``, ``sha256``, ``arch``, ``backend``, ``precision``, the conditions (null where they do not apply),
         every numeric metric under its record's name, and ``lineage``, the commands that made the artifact.
         Artifacts with the shorter history come first, so that a network precedes what was made of it.
 
@@ -67,7 +67,7 @@ def frame_from_records(records: Sequence[Record]) -> pl.DataFrame:
     runs = runs.with_columns(pl.coalesce("precision", "precision_right")).drop("precision_right")
     frame = artifacts.join(runs, on="sha256", how="left", maintain_order="left_right")
     missing = [pl.lit(None, _dtype(name)).alias(name) for name in SHOWN_ALWAYS if name not in frame.columns]
-    keys = ["artifact", "sha256", "backend", "precision", *SPEED_KEYS, *ACCURACY_KEYS]
+    keys = ["artifact", "sha256", "arch", "backend", "precision", *SPEED_KEYS, *ACCURACY_KEYS]
     frame = frame.with_columns(missing)
     return frame.select(*keys, pl.exclude(*keys, "lineage"), "lineage")
 
@@ -94,8 +94,16 @@ def _artifacts(records: Sequence[Record]) -> pl.DataFrame:
     _tell_apart(ordered)
     for row in ordered:
         row.update(_reestimation(lineages[row["sha256"]]))
+        row["arch"] = _arch(lineages[row["sha256"]])
         row["lineage"] = printable(history_text(lineages[row["sha256"]]))
-    return _frame(ordered, {"sha256": pl.String, "artifact": pl.String, "lineage": pl.String})
+    return _frame(ordered, dict.fromkeys(("sha256", "artifact", "arch", "lineage"), pl.String))
+
+
+def _arch(lineage: Sequence[Step]) -> str | None:
+    """The architecture that the first command which names one was given."""
+    options = (step.get("options") for step in lineage)
+    named = (given.get("arch") for given in options if isinstance(given, dict))
+    return printable(next((arch for arch in named if arch), None))
 
 
 def _reestimation(lineage: Sequence[Step]) -> Row:

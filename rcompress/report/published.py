@@ -56,7 +56,8 @@ FIGURES = (
     Figure("memory_bytes", "peak_memory_bytes", True),
 )
 NEEDED = ("published_id", "method", "command")
-TEXTS = (*NEEDED, "artifact", "differs", "needs")
+TEXTS = (*NEEDED, "artifact", "arch", "dataset", "differs", "needs")
+COMPARED = {"arch": "a {} here", "dataset": "on {} here"}
 COLUMNS = (*TEXTS, *(figure.name for figure in FIGURES))
 PATTERN = "artifact_pattern"
 
@@ -65,14 +66,14 @@ def read_published(path: Path) -> pl.DataFrame:
     """The published rows of a CSV file, in its order.
 
     Its columns: ``published_id``, ``method`` and ``command`` (what makes and measures the row), never empty;
-    and any of ``artifact`` (name or glob of our file), ``differs`` (what differs between the settings; empty:
-    same model and data), ``needs`` (what a measurement may lack), and the figures ``top1_percent``,
+    and any of ``artifact`` (name or glob of our file), ``arch`` and ``dataset`` (theirs; where ours is another, it
+    says so), ``differs`` (what else differs between the settings; empty: nothing of model and data), ``needs`` (what a measurement may lack), and the figures ``top1_percent``,
     ``top5_percent``, ``size_bytes``, ``parameters``, ``nonzero``, ``latency_ms``, ``throughput_per_s``,
     ``memory_bytes``.
 
     Returns:
-        All those columns; figures as ``published_...``, the artifact's as ``artifact_pattern``; an empty text
-        or figure is null.
+        All those columns; figures, arch and dataset as ``published_...``, the artifact's as
+        ``artifact_pattern``; an empty text or figure is null.
 
     Raises:
         RcompressError: the file is missing or malformed; the message names the line.
@@ -84,10 +85,15 @@ def read_published(path: Path) -> pl.DataFrame:
             raise _fault(path, line, f"{row['published_id']} has a line already", "give each row its own id")
     if not rows:
         raise RcompressError(path, "holds no published row", "write one line per row below the header")
-    schema = {PATTERN if name == "artifact" else name: pl.String for name in TEXTS}
+    schema = {_column(name): pl.String for name in TEXTS}
     return pl.DataFrame(
         list(rows.values()), schema=schema | {figure.theirs: figure.dtype for figure in FIGURES}
     )
+
+
+def _column(name: str) -> str:
+    """What a text of the file is called beside our own columns."""
+    return PATTERN if name == "artifact" else f"published_{name}" if name in COMPARED else name
 
 
 def beside(frame: pl.DataFrame, published: pl.DataFrame) -> pl.DataFrame:
@@ -111,9 +117,10 @@ def beside(frame: pl.DataFrame, published: pl.DataFrame) -> pl.DataFrame:
     joined = joined.with_columns(_differs()).with_columns(_differences())
     rest = frame.join(pairs, on="artifact", how="anti", maintain_order="left")
     whole = pl.concat([joined, rest], how="diagonal")
+    theirs = [_column(name) for name in COMPARED]
     first = ["published_id", "method", *(figure.theirs for figure in FIGURES)]
     last = [*(figure.difference for figure in FIGURES if figure.difference), "differs", "needs", "command"]
-    return whole.select(*first, pl.exclude(*first, *last, PATTERN), *last)
+    return whole.select(*first, pl.exclude(*first, *last, *theirs, PATTERN), *last)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -156,8 +163,7 @@ def _row(path: Path, line: int, cells: dict[str, str]) -> Row:
     for name in NEEDED:
         if not cells[name]:
             raise _fault(path, line, f"{name} is empty", "every published row has one")
-    row: Row = {name: printable(cells.get(name) or None) for name in TEXTS}
-    row[PATTERN] = row.pop("artifact")
+    row: Row = {_column(name): printable(cells.get(name) or None) for name in TEXTS}
     return row | {figure.theirs: _number(path, line, figure, cells.get(figure.name)) for figure in FIGURES}
 
 
@@ -193,10 +199,15 @@ def _pairs(frame: pl.DataFrame, published: pl.DataFrame) -> pl.DataFrame:
 
 
 def _differs() -> pl.Expr:
-    """Half a test split is other data than the whole one, whatever the table says."""
+    """What the table says, what the records add, and that half a test split is other data than the whole one."""
     other_split = pl.col("split").is_not_null() & (pl.col("split") != "test")
-    said = pl.when(other_split).then(pl.format("ours is measured on the split {}", "split"))
-    return pl.coalesce("differs", said).alias("differs")
+    parts: list[pl.Expr] = [
+        pl.when(pl.col(name) != pl.col(_column(name))).then(pl.format(text, name))
+        for name, text in COMPARED.items()
+    ]
+    parts += [pl.col("differs"), pl.when(other_split).then(pl.format("on the split {} here", "split"))]
+    said = pl.concat_str(parts, separator="; ", ignore_nulls=True)
+    return pl.when(said != "").then(said).alias("differs")
 
 
 def _differences() -> list[pl.Expr]:
