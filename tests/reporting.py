@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,61 @@ def drawn(chart: alt.LayerChart) -> list[dict[str, Any]]:
     """The points that a chart draws from."""
     [points] = chart.to_dict()["datasets"].values()
     return list(points)
+
+
+LAYERS = {
+    "conv1": {"width": 16, "weights": 432, "nonzero": 432},
+    "fc": {"width": 10, "weights": 160, "nonzero": 80},
+}
+PRUNED_LAYERS = {
+    "conv1": {"width": 8, "weights": 216, "nonzero": 108},
+    "fc": {"width": 10, "weights": 80, "nonzero": 80},
+}
+
+
+def on_dataset(dataset: str, macs: int, root: float, child: float) -> list[Record]:
+    """A network of ``dataset`` and its pruned child, with their accuracies."""
+    step = {**PRUNE, "parent_sha256": sha(f"{dataset}.pth")}
+    records = [
+        evaluated(f"{dataset}.pth", root),
+        evaluated(f"{dataset}-p.pth", child, lineage=[TRAIN, step]),
+    ]
+    for found in records:
+        found.context["dataset"] = dataset
+        found.metrics["macs"] = macs
+    return records
+
+
+def log(folder: Path, name: str, epochs: int, **more: Any) -> Path:
+    """A training log with falling losses."""
+    path = folder / f"{name}.log.jsonl"
+    rows = [
+        {
+            "epoch": n,
+            "train_loss": 2.0 / n,
+            "validation_loss": 2.5 / n,
+            "validation_top1_percent": 10.0 * n,
+            **more,
+        }
+        for n in range(1, epochs + 1)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def everything() -> list[Record]:
+    """Records that allow every plot; the training curves need logs beside them."""
+    step = {**PRUNE, "parent_sha256": sha("a.pth")}
+    root = benched("a.pth", 2.0)
+    child = benched("b.pth", 1.0, 2**18, lineage=[TRAIN, step])
+    first, second = evaluated("a.pth", 91.0), evaluated("b.pth", 90.0, lineage=[TRAIN, step])
+    matrix = [[9, 1, 0], [0, 10, 0], [2, 2, 6]]
+    for found, found_speed, layers, macs in (
+        (first, root, LAYERS, 1000),
+        (second, child, PRUNED_LAYERS, 500),
+    ):
+        found.context.update(layers=layers, confusion=matrix, classes=["cat", "dog", "emu"])
+        found.metrics.update(macs=macs, parameters=macs, nonzero_parameters=macs)
+        found_speed.metrics.update(parameters=macs)
+    others = [*on_dataset("cifar10", 1000, 92.0, 90.0), *on_dataset("cifar100", 1005, 70.0, 65.0)]
+    return [first, second, root, child, *others]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,23 @@ from rcompress.report.gallery import gallery
 from rcompress.report.plots import Plot
 from rcompress.report.training_logs import find_logs, read_logs
 
+PLOTS = (
+    "accuracy-size",
+    "accuracy-latency",
+    "accuracy-parameters",
+    "throughput-size",
+    "latency",
+    "accuracy-macs-removed",
+    "accuracy-weights-removed",
+    "drop-datasets",
+    "layer-widths",
+    "layer-sparsity",
+    "training-loss",
+    "training-accuracy",
+    "confusion-baseline",
+    "confusion-smallest",
+)
 PRUNE = {**reporting.PRUNE, "parent_sha256": reporting.sha("a.pth")}
-LAYERS = {
-    "conv1": {"width": 16, "weights": 432, "nonzero": 432},
-    "fc": {"width": 10, "weights": 160, "nonzero": 80},
-}
-PRUNED = {
-    "conv1": {"width": 8, "weights": 216, "nonzero": 108},
-    "fc": {"width": 10, "weights": 80, "nonzero": 80},
-}
 
 
 def _record(name: str, top1: float = 90.0, steps: tuple[Any, ...] = (), **context: Any) -> Record:
@@ -38,8 +45,8 @@ def _plots(report: Report) -> dict[str, Plot]:
     return {plot.name: plot for plot in gallery(report)[0]}
 
 
-def _layered_report(pruned: Any = PRUNED) -> Report:
-    records = [_record("a.pth", layers=LAYERS), _record("b.pth", steps=(PRUNE,), layers=pruned)]
+def _layered_report(pruned: Any = reporting.PRUNED_LAYERS) -> Report:
+    records = [_record("a.pth", layers=reporting.LAYERS), _record("b.pth", steps=(PRUNE,), layers=pruned)]
     return build_report([*records, reporting.benched("b.pth", 1.0, lineage=records[1].lineage)])
 
 
@@ -57,7 +64,13 @@ def test_widths_stand_before_the_root_s_and_sparsity_is_a_share() -> None:
 
 @pytest.mark.parametrize(
     "layers",
-    [{}, "x", {"conv1": 3}, {"conv1": {"width": 0, "weights": 1, "nonzero": 1}}, {"other": LAYERS["fc"]}],
+    [
+        {},
+        "x",
+        {"conv1": 3},
+        {"conv1": {"width": 0, "weights": 1, "nonzero": 1}},
+        {"other": reporting.LAYERS["fc"]},
+    ],
     ids=["none", "text", "number", "no width", "other layers"],
 )
 def test_layers_that_do_not_fit_are_not_drawn(layers: Any) -> None:
@@ -65,9 +78,9 @@ def test_layers_that_do_not_fit_are_not_drawn(layers: Any) -> None:
 
 
 def test_of_many_artifacts_the_layers_are_spread_evenly() -> None:
-    records = [_record("a.pth", layers=LAYERS)]
+    records = [_record("a.pth", layers=reporting.LAYERS)]
     for width in range(1, 13):
-        layers = {**LAYERS, "conv1": {**LAYERS["conv1"], "width": width}}
+        layers = {**reporting.LAYERS, "conv1": {**reporting.LAYERS["conv1"], "width": width}}
         records.append(_record(f"{width}.pth", steps=(PRUNE,), layers=layers))
     plot = _plots(build_report(records))["layer-widths"]
     assert len(plot.legend) == 8
@@ -76,17 +89,13 @@ def test_of_many_artifacts_the_layers_are_spread_evenly() -> None:
     assert "8 of 12 artifacts." in plot.subtitle
 
 
-def _on(dataset: str, macs: int, root: float, child: float) -> list[Record]:
-    step = {**PRUNE, "parent_sha256": reporting.sha(f"{dataset}.pth")}
-    records = [_record(f"{dataset}.pth", root), _record(f"{dataset}-p.pth", child, (step,))]
-    for record in records:
-        record.context["dataset"] = dataset
-        record.metrics["macs"] = macs
-    return records
-
-
 def test_the_same_method_on_two_data_sets_is_one_row() -> None:
-    points = reporting_drops([*_on("cifar10", 1000, 92.0, 90.0), *_on("cifar100", 1005, 70.0, 65.0)])
+    points = reporting_drops(
+        [
+            *reporting.on_dataset("cifar10", 1000, 92.0, 90.0),
+            *reporting.on_dataset("cifar100", 1005, 70.0, 65.0),
+        ]
+    )
     assert [(p["method"], p["dataset"], round(p["x"], 6)) for p in points] == [
         ("prune 0.5 (torch)", "cifar10", -2.0),
         ("prune 0.5 (torch)", "cifar100", -5.0),
@@ -94,9 +103,12 @@ def test_the_same_method_on_two_data_sets_is_one_row() -> None:
 
 
 def test_other_networks_are_not_compared_across_data_sets() -> None:
-    records = [*_on("cifar10", 1000, 92.0, 90.0), *_on("cifar100", 2000, 70.0, 65.0)]
+    records = [
+        *reporting.on_dataset("cifar10", 1000, 92.0, 90.0),
+        *reporting.on_dataset("cifar100", 2000, 70.0, 65.0),
+    ]
     assert "drop-datasets" not in _plots(build_report(records))
-    assert "drop-datasets" not in _plots(build_report(_on("cifar10", 1000, 92.0, 90.0)))
+    assert "drop-datasets" not in _plots(build_report(reporting.on_dataset("cifar10", 1000, 92.0, 90.0)))
 
 
 def reporting_drops(records: list[Record]) -> list[dict[str, Any]]:
@@ -104,25 +116,9 @@ def reporting_drops(records: list[Record]) -> list[dict[str, Any]]:
     return next(points for points in chart["datasets"].values() if "x" in points[0])
 
 
-def _log(folder: Path, name: str, epochs: int, **more: Any) -> Path:
-    path = folder / f"{name}.log.jsonl"
-    rows = [
-        {
-            "epoch": n,
-            "train_loss": 2.0 / n,
-            "validation_loss": 2.5 / n,
-            "validation_top1_percent": 10.0 * n,
-            **more,
-        }
-        for n in range(1, epochs + 1)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
 def test_training_curves_come_from_the_logs(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
-    _log(tmp_path / "sub", "a", 3, train_top1_percent=float("nan"))
+    reporting.log(tmp_path / "sub", "a", 3, train_top1_percent=float("nan"))
     report = build_report([_record("a.pth")], logs=read_logs(find_logs([tmp_path])))
     plots = _plots(report)
     loss = reporting.drawn(plots["training-loss"].chart)
@@ -139,7 +135,7 @@ def test_training_curves_come_from_the_logs(tmp_path: Path) -> None:
 
 def test_more_runs_than_colours_are_counted(tmp_path: Path) -> None:
     for number in range(10):
-        _log(tmp_path, f"r{number}", 2)
+        reporting.log(tmp_path, f"r{number}", 2)
     report = build_report([_record("a.pth")], logs=read_logs(find_logs([tmp_path])))
     assert "8 of 10 runs" in _plots(report)["training-loss"].subtitle
 
@@ -184,18 +180,10 @@ def test_a_matrix_that_is_none_is_said(matrix: Any) -> None:
 
 
 def test_every_plot_is_a_picture_and_a_specification(tmp_path: Path) -> None:
-    _log(tmp_path, "a", 3)
-    records = [
-        _record("a.pth", 91.0, layers=LAYERS, confusion=[[9, 1], [0, 10]]),
-        _record("b.pth", 90.0, (PRUNE,), layers=PRUNED, confusion=[[9, 1], [1, 9]]),
-        *_on("cifar10", 1000, 92.0, 90.0),
-        *_on("cifar100", 1000, 70.0, 65.0),
-    ]
-    records[1].metrics["size_bytes"] = 10
-    plots = _plots(build_report(records, logs=read_logs(find_logs([tmp_path]))))
-    assert {"layer-widths", "layer-sparsity", "drop-datasets", "training-loss", "confusion-smallest"} <= set(
-        plots
-    )
+    reporting.log(tmp_path, "a", 3)
+    report = build_report(reporting.everything(), logs=read_logs(find_logs([tmp_path])))
+    plots = _plots(report)
+    assert set(PLOTS) <= set(plots)
     for plot in plots.values():
         assert plot.png.startswith(b"\x89PNG")
         assert plot.spec["marks"]

@@ -18,6 +18,7 @@ from rcompress.report.build import build_report
 from rcompress.report.gallery import gallery
 from rcompress.report.page import page
 from rcompress.report.published import read_published
+from rcompress.report.training_logs import find_logs, read_logs
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7*7}}$title</style>"
 
@@ -143,6 +144,48 @@ def test_a_browser_draws_every_plot_and_asks_for_nothing(
     assert browser.js("return document.documentElement.scrollWidth <= innerWidth")
     assert browser.complaints() == []
     assert browser.requests() == [family_file.as_uri()]
+
+
+@pytest.fixture(scope="module")
+def everything_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("everything")
+    reporting.log(folder, "a", 12, train_top1_percent=50.0)
+    report = build_report(reporting.everything(), "a.pth", logs=read_logs(find_logs([folder])))
+    path = folder / "everything.html"
+    path.write_text(page(report, *gallery(report)), encoding="utf-8")
+    return path
+
+
+MARKS = """return Object.fromEntries([...document.querySelectorAll('.plot')].map((plot) => [plot.id,
+    plot.querySelectorAll('.mark-symbol path, .mark-rect path, .mark-line path').length]))"""
+CROWDED = """const boxes = (node, what) => [...node.querySelectorAll(what)]
+    .filter((text) => text.getAttribute("opacity") !== "0").map((text) => text.getBoundingClientRect())
+    .filter((box) => box.width > 0);
+  const meet = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+  const crowded = [];
+  for (const plot of document.querySelectorAll('.plot')) {
+    const frame = plot.getBoundingClientRect();
+    if (boxes(plot, 'text').some((box) => box.left < frame.left - 1 || box.right > frame.right + 1))
+      crowded.push(plot.id + ' is cut');
+    for (const axis of plot.querySelectorAll('.role-axis')) {
+      const labels = boxes(axis, '.role-axis-label text');
+      if (labels.some((one, i) => labels.slice(i + 1).some((other) => meet(one, other))))
+        crowded.push(plot.id + ' has labels over each other');
+    }
+  }
+  return crowded"""
+
+
+@pytest.mark.parametrize("device", ["desktop", "phone"])
+def test_every_plot_can_be_read(browser: Browser, everything_file: Path, device: str) -> None:
+    browser.open(everything_file, device)
+    marks = browser.js(MARKS)
+    assert len(marks) >= 14
+    assert all(marks.values()), marks
+    assert browser.js(CROWDED) == []
+    assert browser.js("return document.documentElement.scrollWidth <= innerWidth")
+    assert browser.complaints() == []
+    assert browser.requests() == [everything_file.as_uri()]
 
 
 def test_a_browser_runs_nothing_from_records(browser: Browser, tmp_path: Path) -> None:

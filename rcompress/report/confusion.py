@@ -128,11 +128,8 @@ def _shares(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Iterator[d
 def _cells(classes: int, names: Sequence[str]) -> alt.Chart:
     """Classes are placed by number, so that two of one name stay apart; the root shows rare errors."""
     domain = list(range(classes))
-    across = alt.X(
-        "predicted:O",
-        title="predicted class",
-        axis=_axis(classes, names, -45 if max(map(len, names)) > SHORT_NAME else 0),
-    )
+    angle = -45 if max(map(len, names)) > SHORT_NAME else 0
+    across = alt.X("predicted:O", title="predicted class", axis=_axis(classes, names, angle))
     down = alt.Y("true:O", title="true class", axis=_axis(classes, names, 0))
     share = alt.Opacity("share:Q").scale(type="sqrt", domain=[0, 100], range=[0, DEEPEST]).legend(None)
     cells: alt.Chart = (
@@ -152,7 +149,13 @@ def _axis(classes: int, names: Sequence[str], angle: int) -> alt.Axis:
     every = -(-classes // LABELLED_CLASSES)
     label = f"datum.value % {every} == 0 ? {json.dumps(list(names))}[datum.value] : ''"
     return alt.Axis(
-        labelExpr=label, labelAngle=angle, labelLimit=110, labelOverlap=False, ticks=False, domain=False
+        labelExpr=label,
+        labelAngle=angle,
+        labelLimit=110,
+        labelPadding=6,
+        labelOverlap=False,
+        ticks=False,
+        domain=False,
     )
 
 

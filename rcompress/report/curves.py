@@ -60,11 +60,15 @@ def curves(series: Sequence[Series], x_title: str, y_title: str, from_zero: bool
     if any("low" in point for point in points):
         layers.append(base.mark_rule(opacity=0.6).encode(y="low:Q", y2="high:Q").properties(name="intervals"))
     if max(len(line.points) for line in series) <= DOTS_MOST:  # more hide the line
-        dots = base.encode(tooltip=_tooltip(points))
-        for name, dashed in (("hollow", "datum.dashed"), ("dots", "!datum.dashed")):
-            mark = dots.transform_filter(dashed).mark_point(filled=name == "dots", size=50, opacity=1)
-            layers.append(mark.properties(name=name))
+        layers += _dots(base.encode(tooltip=_tooltip(points)), any(line.dashed for line in series))
     return layered(points, layers)
+
+
+def _dots(base: alt.Chart, dashed: bool) -> list[alt.Chart]:
+    """Full on a line, hollow on a dashed one."""
+    full = base.transform_filter("!datum.dashed").mark_point(filled=True, size=50, opacity=1)
+    hollow = base.transform_filter("datum.dashed").mark_point(size=50, opacity=1)
+    return [full.properties(name="dots"), *([hollow.properties(name="hollow")] if dashed else [])]
 
 
 def series_colours(labels: Iterable[str]) -> dict[str, str]:

@@ -106,7 +106,7 @@ def _dots(
     ]
     colour = alt.Color("artifact:N").scale(domain=list(colours), range=list(colours.values()))
     down = alt.Y("layer:N", title=None, sort=order).axis(
-        labelLimit=150, labelOverlap=False, ticks=False, domain=False, grid=True
+        labelLimit=150, labelPadding=6, labelOverlap=False, ticks=False, domain=False, grid=True
     )
     across = alt.X("x:Q", title=title, scale=alt.Scale(domainMin=0, zero=True))
     base = alt.Chart().encode(y=down)
