@@ -1,18 +1,25 @@
 # What the tables share: where work goes, which networks, how they are measured.
 #   WORK     models and engines (large, not kept)      RESULTS  records and tables
 #   MODELS   networks by their stem: WORK/STEM.pth     THREADS  of every step; make -j2 THREADS=1 uses two cores best
-WORK        ?= runs/tables
-RESULTS     ?= runs/tables
+#   SCALE    smoke (digits, minutes), cpu (CIFAR, hours), full (as in the studies, a GPU)
+SCALE       ?= cpu
+WORK        ?= runs/$(SCALE)
+RESULTS     ?= runs/$(SCALE)
 MODELS      ?= r20 $(if $(R32_WEIGHTS),r32)
 R32_WEIGHTS ?=#  resnet32-d509ac18.th of github.com/akamaster/pytorch_resnet_cifar10
 THREADS     ?= 0
 
-.PHONY: tables
-tables: ## Every table below (R32_WEIGHTS=resnet32-d509ac18.th adds the public ResNet-32)
+include artifacts/tables/scale-$(SCALE).mk
 
+.PHONY: tables comparisons
+tables: ## Five studies' tables, ours beside theirs (SCALE=smoke|cpu|full)
+comparisons: ## Ways of one kind against each other (R32_WEIGHTS=resnet32-d509ac18.th adds the public ResNet-32)
+
+ifndef TRAIN.r20
 $(WORK)/r20.pth: artifacts/reference/r20.pth | $(INSTALLED)
 	@mkdir -p $(@D)
 	cp $< $@
+endif
 
 $(WORK)/r32.pth: $(R32_WEIGHTS) | $(INSTALLED)
 	@mkdir -p $(@D)
@@ -32,7 +39,7 @@ endef
 # the ways given: EVALUATED for accuracy, TIMED for speed (batches of 1 and 64, one thread).
 define TABLE
 .PHONY: table-$(1)
-tables: table-$(1)
+comparisons: table-$(1)
 $(RESULTS)/$(1)/%.eval.result.json: $(WORK)/%
 	@mkdir -p $$(@D)
 	$$(RCOMPRESS) eval $$< --threads $$(THREADS) -o $$@

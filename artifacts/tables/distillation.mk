@@ -4,7 +4,6 @@
 TEACHER        ?= $(lastword $(MODELS))
 STUDENT        ?= resnet20
 STUDENT_DATA   ?= cifar10
-STUDENT_EPOCHS ?= 10
 SEEDS          ?= 0 1 2
 OTHER_LOSSES   ?= hints attention relational
 
@@ -27,7 +26,7 @@ STUDENTS := $(SEEDS:%=student-alone-s%) $(SEEDS:%=student-logits-s%) \
 STUDENT_RECORDS := $(patsubst %,$(RESULTS)/distillation/%.pth.eval.result.json,$(STUDENTS) $(TEACHER))
 
 .PHONY: table-distillation
-tables: table-distillation
+comparisons: table-distillation
 table-distillation: $(RESULTS)/distillation.md ## Students with and without a teacher (TEACHER, STUDENT_EPOCHS, SEEDS)
 $(RESULTS)/distillation/%.eval.result.json: $(WORK)/%
 	@mkdir -p $(@D)

@@ -5,7 +5,6 @@ IMPORTANCES          ?= l1 l2 bn-scale fpgm lamp taylor hessian activation rando
 ADAPTIVE_IMPORTANCES ?= l2 taylor#  each measures curves of its own
 REMOVED              ?= 30 50 60 75 90
 ROUND_TO             ?= 4
-FINETUNE_EPOCHS      ?= 6
 LONG_EPOCHS          ?= 15
 
 LEFT.30 := 0.7x

@@ -1,6 +1,4 @@
 # make table-quantization: each way of quantizing, WORK/STEM-WAY.SUFFIX; accuracy, size, speed in the engines of a CPU.
-QAT_EPOCHS    ?= 3
-BINARY_EPOCHS ?= 8
 
 quantized = $(eval QUANTIZED += $(1))$(eval $(call WAY,$(1),onnx,quantize,$(2)))
 $(foreach method,minmax moving-average percentile entropy mse,\

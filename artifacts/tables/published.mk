@@ -1,0 +1,75 @@
+# make table-resnet18, -resnet20, -cpu, -survey, -resnet50: five studies' tables, ours beside theirs; table-playground.
+# What was published is in published/*.csv; STEM.pth is trained with TRAIN.STEM of the scale.
+define TRAINED
+$(WORK)/$(1).pth: | $(INSTALLED)
+	@mkdir -p $$(@D)
+	$$(RCOMPRESS) train $(TRAIN.$(1)) -o $$@ --resume --threads $$(THREADS)
+endef
+$(foreach stem,r18 r18-amp r18-c100 r20 i18 s18 s50 c50,$(if $(TRAIN.$(stem)),$(eval $(call TRAINED,$(stem)))))
+
+RETRAIN := --finetune-epochs $(FINETUNE_EPOCHS) --resume
+percents := 10 20 30 40 50 60 70 80 90
+$(foreach percent,$(percents),$(eval $(call WAY,pruned$(percent),pth,prune,--ratio 0.$(percent) $(RETRAIN))))
+$(foreach rank,$(RANKS),$(eval $(call WAY,rank$(rank),pth,factorize,--rank $(rank) $(RETRAIN))))
+$(eval $(call WAY,masked30,pth,sparsify,--filters 0.3 $(RETRAIN)))
+$(eval $(call WAY,steps,pth,prune,$(IN_STEPS) --resume))
+$(WORK)/c50-steps-step%.pth: $(WORK)/c50-steps.pth ;
+# the survey's shares are of parameters: half of them is 29 % of the channels
+$(foreach share,50:0.29 75:0.5 90:0.68,$(eval $(call WAY,steps$(firstword $(subst :, ,$(share))),pth,prune,\
+  --ratio $(lastword $(subst :, ,$(share))) --steps 2 $(RETRAIN))))
+$(foreach share,50:0.5x 75:0.25x 90:0.1x,$(eval $(call WAY,params$(firstword $(subst :, ,$(share))),pth,prune,\
+  --target-params $(lastword $(subst :, ,$(share))) --round-to 4 $(RETRAIN))))
+$(foreach share,50 75 90,$(eval $(call WAY,grown$(share),pth,sparsify,\
+  --sparsity 0.$(share) --schedule cubic $(RETRAIN))))
+
+define TAUGHT_BY_LARGER
+$(WORK)/s18-kd-$(1).pth: $(WORK)/s50.pth $(2)
+	$$(RCOMPRESS) distill --teacher $$< --student $(3) -o $$@ --epochs $(STUDENT_EPOCHS) --resume --threads $$(THREADS)
+endef
+$(eval $(call TAUGHT_BY_LARGER,pre,$(WORK)/s18.pth,$(WORK)/s18.pth))
+$(eval $(call TAUGHT_BY_LARGER,scratch,,$(word 2,$(TRAIN.s18))))
+
+# $(call PUBLISHED,NAME,TITLE,BASELINE,FILES,TIMED,BENCH OPTIONS)
+define PUBLISHED
+.PHONY: table-$(1)
+tables: table-$(1)
+table-$(1): $(RESULTS)/$(1).md
+$(RESULTS)/$(1)/%.eval.result.json: $(WORK)/%
+	@mkdir -p $$(@D)
+	$$(RCOMPRESS) eval $$< --threads $$(THREADS) -o $$@
+$(RESULTS)/$(1)/bench.result.json: $(5:%=$(WORK)/%) $(4:%=$(RESULTS)/$(1)/%.eval.result.json)
+	$$(RCOMPRESS) bench $(5:%=$(WORK)/%) $(6) $$(BENCH) -o $$@
+$(RESULTS)/$(1).md: $(RESULTS)/$(1)/bench.result.json $(wildcard artifacts/tables/published/$(1).csv)
+	$$(RCOMPRESS) report $(RESULTS)/$(1) --baseline $(3) --title "$(2)" \
+	  $(if $(wildcard artifacts/tables/published/$(1).csv),--against artifacts/tables/published/$(1).csv) -o $$@
+	$$(RCOMPRESS) report $(RESULTS)/$(1) --baseline $(3) --title "$(2)" \
+	  $(if $(wildcard artifacts/tables/published/$(1).csv),--against artifacts/tables/published/$(1).csv) \
+	  -o $$(@:.md=.html)
+endef
+
+halves := .pth -fp16.onnx -w8a8-minmax.onnx
+eighteen := r18.pth r18-amp.pth r18-fp16.onnx r18-w8a8-minmax.onnx r18-w8a8-minmax.xml r18-c100.pth \
+  r18-c100-fp16.onnx r18-c100-w8a8-minmax.onnx r20.pth $(foreach percent,$(PERCENTS.r18),\
+  $(halves:%=r18-pruned$(percent)%) r18-pruned$(percent)-w8a8-minmax.xml)
+twenty := $(halves:%=r20%) $(foreach percent,$(PERCENTS.r20),$(halves:%=r20-pruned$(percent)%))
+one_thread := i18.pth i18-w8a8.x86 i18-w8a8-minmax.xml i18-masked30.pth
+survey := s18.pth s50.pth s18-kd-pre.pth s18-kd-scratch.pth s18-kd-pre-clusters256.pth s18-kd-pre-w8a8-minmax.onnx \
+  s18-kd-pre-w8a8-tensor-minmax.onnx s18-kd-pre-w8a8-qat.onnx s18-kd-pre.onnx s18-kd-pre-fp16.onnx s50-nm24-ft.pth \
+  $(foreach share,50 75 90,s50-steps$(share).pth s50-params$(share).pth s50-grown$(share).pth s50-sparse$(share).pth) \
+  s50-clusters256.pth s50-w8a8-minmax.onnx s50-w8a8-tensor-minmax.onnx s50-w8a8-qat.onnx s50.onnx s50-fp16.onnx
+played := r20.pth r20-fp16.onnx r20-binary.pth r20-pruned60.pth r20-pruned60-fp16.onnx r20-pruned60-w8a8-minmax.onnx \
+  r20-pruned60-binary.pth r20-sparse75-ft.pth r20-sparse75-ft-fp16.onnx $(RANKS:%=r20-rank%.pth)
+stepped := c50.pth $(STEPS:%=c50-steps-step%.pth) c50-steps.pth
+
+table-resnet18: ## ResNet-18 pruned and in TensorRT (SCALE=smoke|cpu|full, as all of these)
+$(eval $(call PUBLISHED,resnet18,ResNet-18: pruning and INT8,r18.pth,$(eighteen),$(eighteen),-b 1))
+table-resnet20: ## ResNet-20, pruned by 10 to 90 %
+$(eval $(call PUBLISHED,resnet20,ResNet-20: pruning and INT8,r20.pth,$(twenty),$(twenty),-b 1))
+table-cpu: ## INT8 and masks on one CPU thread
+$(eval $(call PUBLISHED,cpu,INT8 on one CPU thread,i18.pth,$(one_thread),$(one_thread),-b 1 --threads 1))
+table-survey: ## The survey's 29 rows
+$(eval $(call PUBLISHED,survey,Survey,s50.pth,$(survey),$(survey),-b 32))
+table-playground: ## FP16, binary weights, pruning, factorization and their combinations
+$(eval $(call PUBLISHED,playground,Combinations,r20.pth,$(played),$(played),-b 1))
+table-resnet50: ## Pruning and distillation in steps
+$(eval $(call PUBLISHED,resnet50,Pruning in steps,c50.pth,$(stepped),$(stepped),-b 32))
