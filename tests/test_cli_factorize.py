@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import psutil
 import pytest
 import torch
 from test_cli_sparsify import FRESH
@@ -96,6 +97,8 @@ def test_finetuning_learns_from_the_whole_network(rcompress, trained, tmp_path):
     spec = read_checkpoint(target).spec
     step = spec.lineage[-1]
     assert step.metrics["top1_percent"] > 90
+    assert step.metrics["train_seconds"] == step.metrics["epoch_seconds"] > 0
+    assert 2**26 < step.metrics["train_peak_memory_bytes"] < psutil.virtual_memory().total
     assert step.options["distillation"]["teachers"] == [step.parent_sha256]
     assert step.chosen_on == "validation"
     assert step.metrics["parameters"] == module_complexity(load_model(target).module, SIZE).parameters

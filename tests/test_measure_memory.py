@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from rcompress.errors import RcompressError
-from rcompress.measure.memory import peak_memory_bytes
+from rcompress.measure.memory import forget_peak, peak_held_bytes, peak_memory_bytes
 
 MIB = 1024 * 1024
 WORK = """
@@ -52,3 +52,14 @@ def test_what_was_freed_again_counts_and_what_was_there_before_does_not():
 def test_a_failure_says_why():
     with pytest.raises(RcompressError, match="no such engine"):
         peak_memory_bytes("some_work:failing", [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forgets a process's peak")
+def test_a_peak_is_forgotten() -> None:
+    bytearray(b"x") * (300 * MIB)
+    high = peak_held_bytes("cpu")
+    forget_peak("cpu")
+    low = peak_held_bytes("cpu")
+    assert high - low > 250 * MIB
+    held = bytearray(b"x") * (100 * MIB)
+    assert peak_held_bytes("cpu") - low == pytest.approx(len(held), rel=0.1)

@@ -75,6 +75,28 @@ def peak_rss_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
+def forget_peak(device: str) -> None:
+    """`peak_held_bytes` is to tell of what comes from now on."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        _forget_peak()
+
+
+def peak_held_bytes(device: str) -> int:
+    """What this process held at most since `forget_peak`, libraries and data included.
+
+    On a CPU its resident memory (outside Linux: since it began), on a GPU what PyTorch's tensors took there.
+    """
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    return peak_rss_bytes()
+
+
 def _forget_peak() -> None:
     """Importing the libraries may have peaked above what they keep; Linux can reset the mark."""
     with contextlib.suppress(OSError):

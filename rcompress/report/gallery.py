@@ -8,6 +8,7 @@ from rcompress.report.drops import drop_plots
 from rcompress.report.layer_dots import layer_plots
 from rcompress.report.plots import Plot, plots_of
 from rcompress.report.removal import removal_plots
+from rcompress.report.training_cost import cost_plots
 from rcompress.report.training_logs import training_plots
 
 
@@ -17,6 +18,7 @@ def gallery(report: Report) -> tuple[list[Plot], list[str]]:
     matrices, faults = confusion_plots(report)
     more = [
         *removal_plots(report),
+        *cost_plots(report),
         *drop_plots(report),
         *layer_plots(report),
         *training_plots(report.logs),

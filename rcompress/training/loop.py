@@ -17,6 +17,7 @@ from rcompress.data import Augmentation, Split, normalize
 from rcompress.data.preprocess import crop_shifts, cutout, flip, shifted, square_centres
 from rcompress.errors import RcompressError
 from rcompress.measure.accuracy import Scores, Tally
+from rcompress.measure.memory import forget_peak, peak_held_bytes
 from rcompress.progress import SILENT, Progress
 from rcompress.training.average import MovingAverage
 from rcompress.training.guidance import Batch, Guidance
@@ -153,10 +154,12 @@ class Trainer:
             constraint.restore(kept)
 
     def _epoch(self, number: int, progress: Progress) -> Epoch:
+        device = str(self.settings.device)
+        forget_peak(device)
         began = time.perf_counter()
         losses, correct = self._train_epoch(number, progress)
         images = self.steps_per_epoch * self.batch_size
-        seconds = time.perf_counter() - began
+        seconds, peak = time.perf_counter() - began, peak_held_bytes(device)
         constraints = self.guidance.constraints
         for constraint in constraints:
             constraint.project(self.kept)
@@ -174,6 +177,7 @@ class Trainer:
             "validation_top1_percent": scores.top1_percent,
             "epoch_seconds": seconds,
             "images_per_second": images / seconds,
+            "peak_memory_bytes": peak,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
         }
 

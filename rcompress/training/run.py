@@ -150,5 +150,12 @@ def _metrics(trainer: Trainer, scores: Scores) -> dict[str, Any]:
         epochs = trainer.history
         metrics["best_epoch"] = trainer.best.epoch
         metrics["validation_top1_percent"] = trainer.best.top1_percent
-        metrics["epoch_seconds"] = sum(epoch["epoch_seconds"] for epoch in epochs) / len(epochs)
+        metrics["train_seconds"] = sum(epoch["epoch_seconds"] for epoch in epochs)
+        metrics["epoch_seconds"] = metrics["train_seconds"] / len(epochs)
+        held = (
+            "train_peak_gpu_memory_bytes"
+            if trainer.settings.device.type == "cuda"
+            else "train_peak_memory_bytes"
+        )
+        metrics[held] = max(epoch["peak_memory_bytes"] for epoch in epochs)
     return metrics
