@@ -138,6 +138,17 @@ def test_ours_beside_published_in_files(report: Run, folder: Path) -> None:
     assert "make c" in (folder / "r.html").read_text()
 
 
+def test_training_logs_beside_the_records_are_drawn(report: Run, folder: Path) -> None:
+    reporting.log(folder, "a", 3)
+    done = report(folder, "a.result.json", "a.log.jsonl", "-o", "r.md")
+    assert "skipped" not in done.stderr
+    assert "![Loss while training](r-training-loss.png)" in (folder / "r.md").read_text()
+    (folder / "a.log.jsonl").write_text("{")
+    done = report(folder, ".", "-o", "r.md")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "a.log.jsonl: is no log of a training run" in done.stderr
+
+
 def test_one_sheet_of_all_plots(report: Run, folder: Path) -> None:
     assert report(folder, ".", "-o", "plots.png").returncode == 0
     with Image.open(folder / "plots.png") as sheet:

@@ -224,6 +224,21 @@ def test_sorting_filtering_and_unfolding(browser: Browser, family_file: Path) ->
     assert browser.js(unfolded, table) == 1
 
 
+def test_hovering_tells_how_an_artifact_was_made(browser: Browser, family_file: Path) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    browser.open(family_file)
+    titles = browser.js(
+        "return [...document.querySelectorAll('td.name button')].map((button) => button.title)"
+    )
+    assert titles[-1].endswith("→ prune a.pth --ratio 0.5")
+    dot = browser.js("return document.querySelectorAll('#plot-accuracy-size .mark-symbol path')[0]")
+    ActionChains(browser.driver).scroll_to_element(dot).move_to_element(dot).perform()
+    said = browser.js("return document.getElementById('vg-tooltip-element').innerText")
+    assert "made by" in said
+    assert "train" in said
+
+
 def test_the_published_table_sorts_filters_and_unfolds_by_itself(browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "published.html"
     path.write_text(_published_page(tmp_path), encoding="utf-8")

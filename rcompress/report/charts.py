@@ -14,6 +14,7 @@ from PIL import Image
 from rcompress.report.axes import Axis, axis_for
 from rcompress.report.frame import Row
 from rcompress.report.labels import placed
+from rcompress.report.lineage import commands_of
 from rcompress.report.points import Measure, on_front
 from rcompress.report.text import significant
 
@@ -229,7 +230,8 @@ def _named(row: Row, name: str, *measures: Measure) -> Row:
         measure.label: significant(row[measure.key] / measure.unit, measure.digits) for measure in measures
     }
     backend = row["backend"] or "unknown"
-    return {"name": name, "artifact": row["artifact"], "backend": backend, **figures}
+    made = {"made by": commands_of(row["lineage"])} if row["lineage"] else {}
+    return {"name": name, "artifact": row["artifact"], "backend": backend, **figures, **made}
 
 
 def _tooltip(points: Sequence[Row]) -> list[alt.Tooltip]:
@@ -248,7 +250,8 @@ def _tooltip(points: Sequence[Row]) -> list[alt.Tooltip]:
         "dx",
         "dy",
     }
-    return [alt.Tooltip(field=name, type="nominal", title=name) for name in points[0] if name not in hidden]
+    shown = dict.fromkeys(name for point in points for name in point if name not in hidden)
+    return [alt.Tooltip(field=name, type="nominal", title=name) for name in shown]
 
 
 def _backends(points: Sequence[Row]) -> alt.Scale:

@@ -9,6 +9,7 @@ from typing import Any
 from rcompress.artifacts.records import Record
 from rcompress.report.text import printable
 
+ARROW = " → "
 Step = Mapping[str, Any]
 
 
@@ -34,7 +35,12 @@ def command_text(step: Step) -> str:
 
 def history_text(lineage: Iterable[Step]) -> str:
     """The whole history in one line, oldest command first."""
-    return " → ".join(command_text(step) for step in lineage)
+    return ARROW.join(command_text(step) for step in lineage)
+
+
+def commands_of(history: str) -> str:
+    """Of such a line the commands alone: ``train → prune → export``."""
+    return ARROW.join(step.split(" ", 1)[0] for step in history.split(ARROW))
 
 
 def _option(name: str, value: object) -> list[str]:

@@ -144,7 +144,8 @@ def _unfolding(table: Table, index: int, tag: str, details: str) -> str:
     """A row, and below it what its first cell unfolds."""
     row, cells = table.rows[index], table.cells[index]
     shown = [_cell(column, row[column.key], cell) for column, cell in zip(table.columns, cells, strict=True)]
-    name = f'<button type="button" aria-expanded="false">{_breakable(cells[0])}</button>{tag}'
+    title = f' title="{escape(row["lineage"])}"' if row["lineage"] else ""
+    name = f'<button type="button" aria-expanded="false"{title}>{_breakable(cells[0])}</button>{tag}'
     first = f'<td class="text name" data-sort="{escape(cells[0])}">{name}</td>'
     return (
         f'<tbody class="row"><tr>{first}{"".join(shown[1:])}</tr>'
