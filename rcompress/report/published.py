@@ -66,10 +66,10 @@ def read_published(path: Path) -> pl.DataFrame:
     """The published rows of a CSV file, in its order.
 
     Its columns: ``published_id``, ``method`` and ``command`` (what makes and measures the row), never empty;
-    and any of ``artifact`` (name or glob of our file), ``arch`` and ``dataset`` (theirs; where ours is another, it
-    says so), ``differs`` (what else differs between the settings; empty: nothing of model and data), ``needs`` (what a measurement may lack), and the figures ``top1_percent``,
-    ``top5_percent``, ``size_bytes``, ``parameters``, ``nonzero``, ``latency_ms``, ``throughput_per_s``,
-    ``memory_bytes``.
+    and any of ``artifact`` (name or glob of our file), ``arch`` and ``dataset`` (theirs; where our record tells
+    another, that is said), ``differs`` (what else differs between the settings; empty: nothing of model and
+    data), ``needs`` (what a measurement may lack), and the figures ``top1_percent``, ``top5_percent``,
+    ``size_bytes``, ``parameters``, ``nonzero``, ``latency_ms``, ``throughput_per_s``, ``memory_bytes``.
 
     Returns:
         All those columns; figures, arch and dataset as ``published_...``, the artifact's as
