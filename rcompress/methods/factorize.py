@@ -184,7 +184,7 @@ def _unfit(name: str, layer: nn.Module, macs: int | None, ignore: Sequence[str])
         return f"is a {type(layer).__name__}"
     if isinstance(layer, nn.Conv2d) and layer.groups > 1:
         return "is a grouped convolution"
-    if macs is None:
+    if not macs:
         return "is not called for an image: other code may read its weights"
     return None if torch.any(_weight(layer) != 0) else "is zero"
 

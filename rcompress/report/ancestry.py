@@ -11,6 +11,7 @@ from rcompress.report.text import printable
 REMOVING = ("prune", "sparsify", "factorize")
 SAID = (
     "pattern",
+    "scheme",
     "importance",
     "scope",
     "kept",
