@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from rcompress.artifacts.spec import ModelSpec, Preprocessing
 from rcompress.engines import RunOptions, load_engine, torch_x86
 from rcompress.errors import RcompressError
 from rcompress.methods.prune import PruneOptions, prune
-from rcompress.models import load_model
+from rcompress.models import build_model, load_model
 from tests.tiny import tiny_checkpoint
 
 pytestmark = pytest.mark.skipif(
@@ -44,6 +45,18 @@ def test_what_is_loaded_answers_bit_for_bit_what_was_written(engine) -> None:
     loaded = load_engine(path, None, RunOptions(threads=1))
     np.testing.assert_array_equal(loaded.run(images(4, 1).numpy()), expected)
     assert loaded.info.executed == {"I8": 22} and loaded.info.backend == "torch-x86"
+
+
+def test_fixed_shortcuts_are_convolutions_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = build_model("resnet20", 10, shortcut="pad").eval()
+    spec = ModelSpec(10, Preprocessing((3, 32, 32), (0.5,) * 3, (0.25,) * 3), "resnet20", {"shortcut": "pad"})
+    converted = torch_x86.convert(module, [images(8)], "r20")
+    assert type(module.layer2[0].downsample).__name__ == "FixedShortcut"
+    path = torch_x86.write(tmp_path / "r20.x86", spec, module.state_dict(), converted)
+    loaded = load_engine(path, None, RunOptions(threads=1))
+    np.testing.assert_array_equal(loaded.run(images(4, 1).numpy()), converted(images(4, 1)).numpy())
+    assert loaded.info.executed == {"I8": 22}
 
 
 def test_the_file_holds_tensors_and_integers_alone(engine) -> None:

@@ -13,21 +13,36 @@ $(call quantized,w4a8-equalize,--weight-bits 4 --equalize)
 $(call quantized,w4a8-adaround,--weight-bits 4 --adaround)
 $(call quantized,w4a16,--weight-bits 4 --activation-bits none)
 $(call quantized,fp16,--fp16)
-$(call quantized,bf16,--bf16)
 $(call quantized,w8a8-qat,--qat --epochs $(QAT_EPOCHS) --resume)
 $(call quantized,w4a8-qat,--qat --epochs $(QAT_EPOCHS) --resume --weight-bits 4)
+$(eval $(call WAY,bf16,pth,quantize,--bf16))
 $(eval $(call WAY,binary,pth,binarize,--epochs $(BINARY_EPOCHS) --resume))
 
 $(WORK)/%-clusters256.pth $(WORK)/%-clusters16.pth: $(WORK)/%.pth
 	$(RCOMPRESS) cluster $< -o $@ --clusters $(patsubst $*-clusters%.pth,%,$(@F))
 
+$(WORK)/%-bf16.xml: $(WORK)/%.onnx  # ONNX Runtime has no convolution in BF16 on a CPU, so no .onnx
+	$(RCOMPRESS) build-engine $< -o $@ --bf16 --no-verdict
+
 $(WORK)/%-w8a8.x86: $(WORK)/%.pth
 	$(RCOMPRESS) build-engine $< -o $@ --int8
 
-QUANTIZATION_SPEED := w8a8-minmax w8a8-tensor-minmax w8a8-qat w4a8-qat fp16 bf16
+QUANTIZATION_SPEED := w8a8-minmax w8a8-tensor-minmax w8a8-qat w4a8-qat fp16
 
 table-quantization: ## Each way of quantizing: accuracy, size, speed (QAT_EPOCHS, BINARY_EPOCHS)
 $(eval $(call TABLE,quantization,Quantization,\
-  .pth .onnx .xml -w8a8.x86 -clusters256.pth -clusters16.pth -binary.pth \
+  .pth .onnx .xml -bf16.pth -bf16.xml -w8a8.x86 -clusters256.pth -clusters16.pth -binary.pth \
     $(QUANTIZED:%=-%.onnx) $(QUANTIZATION_SPEED:%=-%.xml),\
-  .pth .onnx .xml -w8a8.x86 -w4a16.onnx $(QUANTIZATION_SPEED:%=-%.onnx) $(QUANTIZATION_SPEED:%=-%.xml)))
+  .pth .onnx .xml -bf16.xml -w8a8.x86 -w4a16.onnx $(QUANTIZATION_SPEED:%=-%.onnx) $(QUANTIZATION_SPEED:%=-%.xml)))
+
+# ResNet-18 in the columns of speed, which do not depend on its weights: untrained.
+RESNET18_SPEED := .pth .onnx .xml -bf16.xml -w8a8.x86 -w8a8-minmax.onnx -w8a8-minmax.xml
+table-quantization: $(RESULTS)/quantization-r18.md
+$(WORK)/r18-untrained.pth: | $(INSTALLED)
+	@mkdir -p $(@D)
+	$(RCOMPRESS) train --arch resnet18 --dataset cifar10 --epochs 0 -o $@
+$(RESULTS)/quantization/r18.bench.result.json: $(RESNET18_SPEED:%=$(WORK)/r18-untrained%)
+	@mkdir -p $(@D)
+	$(RCOMPRESS) bench $^ -b 1 -b 64 --threads 1 -o $@
+$(RESULTS)/quantization-r18.md: $(RESULTS)/quantization/r18.bench.result.json
+	$(RCOMPRESS) report $< --title "Quantization: speed of a ResNet-18, untrained" -o $@

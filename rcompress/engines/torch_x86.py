@@ -7,6 +7,7 @@ those shapes, prepared and converted as before, and given the tensors; nothing i
 
 from __future__ import annotations
 
+import copy
 import io
 import math
 import warnings
@@ -182,13 +183,24 @@ def _prepared(module: nn.Module, images: Tensor, subject: str | Path) -> GraphMo
     from torch.ao.quantization.quantize_fx import prepare_fx
 
     try:
-        prepared: GraphModule = prepare_fx(module, get_default_qconfig_mapping(QENGINE), (images,))
+        prepared: GraphModule = prepare_fx(
+            _plain_convolutions(module), get_default_qconfig_mapping(QENGINE), (images,)
+        )
     except Exception as error:  # tracing runs the network's own code, which may raise anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RcompressError(
             subject, f"PyTorch cannot trace it ({reason})", "use --backend openvino"
         ) from None
     return prepared
+
+
+def _plain_convolutions(module: nn.Module) -> nn.Module:
+    """A copy whose subclasses of a convolution are the convolution itself: FX takes layers it does not know apart."""
+    copied = copy.deepcopy(module)
+    for layer in copied.modules():
+        if isinstance(layer, nn.Conv2d) and type(layer).forward is nn.Conv2d.forward:
+            layer.__class__ = nn.Conv2d
+    return copied
 
 
 def _converted(prepared: GraphModule) -> nn.Module:
