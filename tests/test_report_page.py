@@ -91,7 +91,7 @@ def test_published_rows_stand_there_without_scripts(tmp_path: Path, family_page:
     text = _published_page(tmp_path)
     elements = _Elements(text)
     assert sum(tag == "tbody" for tag, _ in elements.found) == 4 + 3
-    assert {"make same", "make missing", "<b>FP16</b>", "not measured: needs a GPU"} <= set(elements.texts)
+    assert {"make same", "make missing", "<b>FP16</b>", "not measured; needed: a GPU"} <= set(elements.texts)
     assert "Beside published figures" not in family_page
 
 
@@ -248,7 +248,7 @@ def test_the_published_table_sorts_filters_and_unfolds_by_itself(browser: Browse
     browser.js(CLICK, table, "top-1 published")
     browser.js(CLICK, table, "top-1 published")
     assert browser.js(NAMES, table, 1)[0] == "s/missing/–"
-    assert browser.js(FILTER, table, "needs gpu") == "1 of 3 rows"
+    assert browser.js(FILTER, table, "needed gpu") == "1 of 3 rows"
     browser.js("arguments[0].querySelector('tbody:not([hidden]) td.name button').click()", table)
     assert "make missing" in browser.js("return arguments[0].innerText", table)
     assert browser.js("return document.querySelectorAll('[data-table=Results] tbody[hidden]').length") == 0

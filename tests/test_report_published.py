@@ -104,9 +104,18 @@ def test_the_table_says_what_is_the_same_what_differs_and_what_is_needed(tmp_pat
     other = _cells(report, "s/t/other")
     assert (other["comparison"], other["top-1 difference (points)"]) == ("another network", "–")
     missing = _cells(report, "s/t/missing")
-    assert missing["comparison"] == "not measured: needs a GPU"
+    assert missing["comparison"] == "not measured; needed: a GPU"
     assert (missing["top-1 published (%)"], missing["top-1 ours (%)"]) == ("93.00", "not measured")
     assert all(missing[header] for header in missing if header not in ("backend", "precision", "batch"))
+
+
+def test_a_figure_that_is_missing_says_what_it_needs(tmp_path: Path) -> None:
+    line = "s/t/half,As published,a.pth,92.5,,3.5,,TensorRT,make a"
+    report = _report(tmp_path, (line,), [reporting.evaluated("a.pth", 91.0)])
+    cells = _cells(report, "s/t/half")
+    assert cells["comparison"] == "same model and data; needed: TensorRT"
+    assert cells["latency ours (ms)"] == "not measured"
+    assert _cells(_report(tmp_path, (line,)), "s/t/half")["comparison"] == "same model and data"
 
 
 def test_the_caption_counts_and_the_commands_are_listed(tmp_path: Path) -> None:

@@ -76,10 +76,13 @@ def unmeasured(table: Table) -> list[tuple[str, str]]:
 
 
 def _comparison(row: Row) -> str:
-    if row["artifact"] is not None:
-        return row["differs"] or SAME
-    needed = f"needs {row['needs']}" if row["needs"] else "no record of it yet"
-    return f"{NOT_MEASURED}: {needed}"
+    """Whether the row is measured, what differs, and what the figures that are missing need."""
+    needed = f"needed: {row['needs']}" if row["needs"] else ""
+    if row["artifact"] is None:
+        return f"{NOT_MEASURED}; {needed or 'no record of it yet'}"
+    said = row["differs"] or SAME
+    whole = all(row[figure.ours] is not None for figure in FIGURES if row[figure.theirs] is not None)
+    return said if whole or not needed else f"{said}; {needed}"
 
 
 def _caption(rows: Sequence[Row]) -> str:
@@ -159,7 +162,9 @@ def _difference(key: str, shown: Shown) -> Callable[[Row], str]:
 
 def _says_something(column: Column, rows: Sequence[Row]) -> bool:
     """As in the main table: a condition that all rows share stands in the caption."""
-    values = {row[column.key] for row in rows} - {None}
     if column.key in ALWAYS:
         return True
-    return len(values) > 1 if column.text and column.key not in ("backend", "precision") else bool(values)
+    if not column.text:
+        return any(column.cell(row) != ABSENT for row in rows)
+    values = {row[column.key] for row in rows} - {None}
+    return len(values) > 1 or bool(values and column.key in ("backend", "precision"))
