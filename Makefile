@@ -14,6 +14,7 @@ BIN       := $(VENV)/bin
 RCOMPRESS := $(BIN)/rcompress
 INSTALLED := $(VENV)/.installed
 TESTABLE  := $(VENV)/.testable
+COMPARABLE := $(VENV)/.comparable
 comma     := ,
 SUFFIX    := $(strip $(ENGINE))
 LINUX_X86 := $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m))
@@ -40,6 +41,10 @@ $(TESTABLE): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[tune$(if $(LINUX_X86),$(comma)tensorrt-rtx)]' --group dev
 	@touch $@
 
+$(COMPARABLE): $(TESTABLE)
+	$(BIN)/python -m pip install --quiet --group benchmark
+	@touch $@
+
 demo: $(DEMO)/report.html ## Train, prune, export, build INT8, evaluate, time and report on embedded digits
 	@echo
 	@$(RCOMPRESS) report $(DEMO)
@@ -54,7 +59,7 @@ lint: $(TESTABLE) ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-benchmark: $(TESTABLE) ## Ratios against PyTorch, ONNX Runtime and others (BENCHMARKS="training inference cli")
+benchmark: $(COMPARABLE) ## Ratios against PyTorch, ONNX Runtime and others (BENCHMARKS="training inference cli")
 	$(BIN)/python -m tests.benchmarks $(BENCHMARKS)
 
 reference: $(TESTABLE) ## Write the generated parts of README.md

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
-import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
@@ -30,6 +27,7 @@ from tests.benchmarks.common import (
     torch_call,
     torch_threads,
 )
+from tests.benchmarks.others import fx_int8, nncf_int8, onnxruntime_int8, openvino_request
 
 NETWORKS: dict[str, tuple[str, float]] = {
     "ResNet-18": ("resnet18", 0.0),
@@ -75,10 +73,12 @@ def _add_others(
     calls: dict[str, Call], module: nn.Module, model: onnx.ModelProto, files: EngineFiles, batch: int
 ) -> dict[str, str]:
     """Put the other makers' INT8 into ``calls``; returns those that are not here, with the reason."""
+    images = [np.random.default_rng(0).standard_normal((16, *CIFAR_INPUT), dtype=np.float32)]
+    inputs = np.resize(images[0], (batch, *CIFAR_INPUT))
     makers: dict[str, Callable[[], Call]] = {
-        "torch FX INT8": lambda: torch_call(fx_int8(module), batch),
-        "ONNX Runtime's own INT8": lambda: files.call(onnxruntime_int8(model), "onnxruntime", batch),
-        "NNCF in OpenVINO": lambda: nncf_int8(model, batch),
+        "torch FX INT8": lambda: torch_call(fx_int8(module, images), batch),
+        "ONNX Runtime's own INT8": lambda: files.call(onnxruntime_int8(model, images), "onnxruntime", batch),
+        "NNCF in OpenVINO": lambda: openvino_request(nncf_int8(model, images), inputs).infer,
     }
     missing = {}
     for name, make in makers.items():
@@ -87,65 +87,6 @@ def _add_others(
         except ImportError as error:
             missing[name] = f"not here ({error.name})"
     return missing
-
-
-def fx_int8(module: nn.Module) -> nn.Module:
-    """PyTorch's own INT8 by FX graph mode, x86 kernels (ImportError once PyTorch has dropped it)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch announces the end of this API
-        from torch.ao.quantization import get_default_qconfig_mapping
-        from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
-
-        torch.backends.quantized.engine = "x86"
-        images = torch.randn(16, *CIFAR_INPUT)
-        prepared = prepare_fx(module, get_default_qconfig_mapping("x86"), (images,))
-        with torch.inference_mode():
-            prepared(images)
-        converted: nn.Module = convert_fx(prepared)
-    return converted
-
-
-def onnxruntime_int8(model: onnx.ModelProto) -> onnx.ModelProto:
-    """ONNX Runtime's static quantizer by its CPU advice: Q/DQ, unsigned activations, weights per channel."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            images = np.random.default_rng(0).standard_normal((16, *CIFAR_INPUT), dtype=np.float32)
-            self._rest: Iterator[dict[str, np.ndarray]] = iter([{model.graph.input[0].name: images}])
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(self._rest, None)
-
-    own = onnx.ModelProto()
-    own.CopyFrom(model)  # the quantizer moves the weights of what it is given into a file
-    with tempfile.TemporaryDirectory() as folder, _quiet_logging():
-        target = Path(folder) / "int8.onnx"
-        quantize_static(
-            own,
-            target,
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-        )
-        return onnx.load(target)
-
-
-def nncf_int8(model: onnx.ModelProto, batch: int) -> Call:
-    """NNCF's post-training quantization of the OpenVINO model, on one thread."""
-    import nncf
-    import openvino
-
-    core = openvino.Core()
-    images = np.random.default_rng(0).standard_normal((16, *CIFAR_INPUT), dtype=np.float32)
-    network = nncf.quantize(core.read_model(model.SerializeToString()), nncf.Dataset([images]))
-    network.reshape([batch, *CIFAR_INPUT])
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-    request = core.compile_model(network, "CPU", settings).create_infer_request()
-    request.set_input_tensor(openvino.Tensor(np.ascontiguousarray(np.resize(images, (batch, *CIFAR_INPUT)))))
-    return request.infer
 
 
 def convolution_chain() -> onnx.ModelProto:
@@ -192,15 +133,3 @@ def _verdict(found: list[Latency]) -> str:
     ours = min((x for x in found if x.name in OURS), key=lambda x: x.p50_ms)
     other = min((x for x in found if x.name not in (*OURS, LIMIT)), key=lambda x: x.p50_ms)
     return f"best: {ours.name}, {other.p50_ms / ours.p50_ms:.2f}x as fast as {other.name}"
-
-
-@contextmanager
-def _quiet_logging() -> Iterator[None]:
-    """ONNX Runtime's quantizer advises through the root logger."""
-    import logging
-
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
