@@ -107,4 +107,4 @@ $(DEMO)/report.html: $(DEMO)/bench.result.json $(CHAIN:=.eval.result.json)
 
 # --- the tables of results -------------------------------------------------------------------------------------
 
-include $(addprefix artifacts/tables/,common.mk quantization.mk pruning.mk distillation.mk published.mk)
+include $(addprefix artifacts/tables/,common.mk quantization.mk pruning.mk distillation.mk factorization.mk published.mk)
