@@ -189,3 +189,23 @@ def test_every_plot_is_a_picture_and_a_specification(tmp_path: Path) -> None:
         assert plot.spec["marks"]
         assert "legends" not in plot.spec
         assert len(plot.png) > PICTURE_WIDTH
+
+
+def test_odd_records_draw_what_they_can() -> None:
+    odd = reporting.everything()
+    for record in odd:
+        record.lineage.extend(
+            [{"command": None, "options": [1], "parent_sha256": ["x"]}, {"options": {"ratio": {}}}]
+        )
+    nameless = reporting.evaluated("\x00.pth", 50.0, sha256="\x00", lineage=[])
+    nameless.context.update(layers=reporting.LAYERS, confusion=[[1, 0], [0, 1]], classes=[None, {}])
+    plots, _ = gallery(build_report([nameless, *odd]))
+    assert plots[0].name == "accuracy-size"
+    assert "confusion-baseline" in [plot.name for plot in plots]
+
+
+def test_a_log_with_an_endless_number_is_no_log(tmp_path: Path) -> None:
+    path = tmp_path / "x.log.jsonl"
+    path.write_text('{"epoch": 1, "train_loss": 1' + "0" * 400 + "}")
+    with pytest.raises(RcompressError, match="is no log"):
+        read_logs([path])

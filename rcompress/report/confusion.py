@@ -14,6 +14,7 @@ from rcompress.artifacts.records import Record
 from rcompress.report.build import Report
 from rcompress.report.charts import FONT, layered, png_of
 from rcompress.report.frame import ACCURACY_KEYS
+from rcompress.report.lineage import identity
 from rcompress.report.plots import Plot
 from rcompress.report.text import in_words, printable
 
@@ -73,12 +74,12 @@ def _chosen(report: Report) -> dict[str, Record]:
     """The baseline's record, and that of the smallest file on the same images, if it is another."""
     measured = [r for r in report.records if r.kind == "eval" and r.context.get("confusion")]
     rows = {row["sha256"]: row for row in report.frame.to_dicts()}
-    base = next((r for r in measured if rows[r.sha256]["artifact"] == report.baseline), None)
+    base = next((r for r in measured if rows[identity(r)]["artifact"] == report.baseline), None)
     if base is None:
         return {}
     alike = [r for r in measured if all(r.context.get(k) == base.context.get(k) for k in ACCURACY_KEYS)]
-    sized = [r for r in alike if rows[r.sha256]["size_bytes"]]
-    smallest = min(sized, key=lambda r: rows[r.sha256]["size_bytes"], default=base)
+    sized = [r for r in alike if rows[identity(r)]["size_bytes"]]
+    smallest = min(sized, key=lambda r: rows[identity(r)]["size_bytes"], default=base)
     return {"baseline": base} if smallest.sha256 == base.sha256 else {"baseline": base, "smallest": smallest}
 
 

@@ -12,6 +12,7 @@ from rcompress.report.build import Report
 from rcompress.report.charts import OTHER_COLOUR, layered
 from rcompress.report.curves import SERIES_MOST, legend_columns, series_colours
 from rcompress.report.frame import LARGEST, Row
+from rcompress.report.lineage import identity
 from rcompress.report.plots import Plot
 from rcompress.report.text import significant
 
@@ -123,7 +124,7 @@ def _dots(
 
 def _known(report: Report) -> dict[str, Layers]:
     """By SHA-256, the layers that a record tells, if they are what they should be."""
-    told = {r.sha256: r.context["layers"] for r in report.records if "layers" in r.context}
+    told = {identity(r): r.context["layers"] for r in report.records if "layers" in r.context}
     return {sha256: layers for sha256, layers in told.items() if isinstance(layers, dict) and _sound(layers)}
 
 

@@ -13,11 +13,16 @@ ARROW = " → "
 Step = Mapping[str, Any]
 
 
+def identity(record: Record) -> str:
+    """The artifact's SHA-256 as all tables here have it."""
+    return str(printable(record.sha256))
+
+
 def histories(records: Iterable[Record]) -> dict[str, list[Step]]:
     """Each artifact's steps by its SHA-256, oldest first, from the first record that tells them."""
     found: dict[str, list[Step]] = {}
     for record in records:
-        sha256 = str(printable(record.sha256))
+        sha256 = identity(record)
         found[sha256] = found.get(sha256) or [step for step in record.lineage if isinstance(step, dict)]
     return found
 

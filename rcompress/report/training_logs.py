@@ -76,7 +76,7 @@ def _epochs(path: Path) -> list[Row]:
     try:
         lines = require_file(path).read_text("utf-8").splitlines()
         epochs = [_numbers(json.loads(line)) for line in lines]
-    except (ValueError, RecursionError):
+    except (ValueError, OverflowError, RecursionError):
         raise RcompressError(
             path, "is no log of a training run", "name the .log.jsonl that rcompress train wrote"
         ) from None
