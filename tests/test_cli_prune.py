@@ -159,3 +159,11 @@ def test_importances_that_look_at_images_need_data(tmp_path, rcompress, monkeypa
     cut = rcompress("prune", "tiny.pth", "--ratio", 0.5)
     assert cut.code == 0
     assert "BatchNorm's statistics stay as they were" in cut.err
+
+
+def test_steps_are_refused_under_torchrun(folder, rcompress, monkeypatch):
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    run = rcompress("prune", "r20.pth", "--ratio", 0.5, "--steps", 2, "--finetune-epochs", 1)
+    assert run.code == 2
+    assert "go with one process" in " ".join(run.err.replace("│", " ").split())

@@ -11,7 +11,7 @@ from rcompress.cli import options, targeting
 from rcompress.cli.finetuning import Finetuning
 from rcompress.cli.iterating import StepRecipe, Steps, iteration, pruned_in_steps
 from rcompress.cli.naming import derived
-from rcompress.cli.output import Output
+from rcompress.cli.output import Output, launched
 from rcompress.cli.targeting import Aim, asked_for, fitted
 
 if TYPE_CHECKING:
@@ -115,6 +115,11 @@ def command(
         raise typer.BadParameter("go with --ratio or a target", param_hint="--importance, --scope")
     if planned.steps and ratio is None:
         raise typer.BadParameter("go with --ratio", param_hint="--steps, --recipe")
+    if planned.steps and launched()[1] > 1:
+        raise typer.BadParameter(
+            "go with one process; torchrun can fine-tune what a step leaves: rcompress train --init",
+            param_hint="--steps, --recipe",
+        )
     auto = round_to == "auto"
     timed_on = None if auto and target_latency is None else backend
     aim = Aim(asked, scope, sensitivity, timed_on, int8, batch_size or 1, threads)
