@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from rcompress.artifacts.files import sha256_of
 from rcompress.artifacts.onnx_file import write_onnx
-from rcompress.engines import BuildOptions, RunOptions, available_backends, build_engine, load_engine
+from rcompress.engines import Backend, BuildOptions, RunOptions, available_backends, build_engine, load_engine
 from rcompress.engines.selection import choose_backend
 from rcompress.errors import RcompressError
 from rcompress.methods.lower_precision import lower_precision
@@ -194,7 +195,7 @@ def test_programs_are_refused(trained: Path, tmp_path: Path, suffix: str) -> Non
 
 def test_every_backend_says_whether_it_is_usable() -> None:
     found = {status.backend: status for status in available_backends()}
-    assert set(found) == {"torch", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"}
+    assert set(found) == set(get_args(Backend))
     assert all(found[name].usable for name in ("torch", "onnxruntime", "openvino"))
     for status in found.values():
         assert status.usable or (status.fault and status.remedy)

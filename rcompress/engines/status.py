@@ -6,11 +6,13 @@ import ctypes
 import ctypes.util
 import importlib.metadata
 import importlib.util
+import platform
 import sys
+from typing import get_args
 
 from rcompress.engines.base import Backend, BackendStatus
 
-BACKENDS: tuple[Backend, ...] = ("torch", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 IMPORT_NAMES = {"tensorrt-rtx": "tensorrt_rtx", "torch-x86": "torch"}
 DISTRIBUTIONS = {"torch-x86": "torch"}
 
@@ -27,6 +29,8 @@ def backend_status(backend: Backend) -> BackendStatus:
         return BackendStatus(
             backend, None, "the package is not installed", f"pip install {_requirement(backend)}"
         )
+    if backend == "torch-x86" and platform.machine() not in ("x86_64", "AMD64"):
+        return BackendStatus(backend, version, "its kernels are for x86-64", "use onnxruntime")
     if backend not in ("tensorrt", "tensorrt-rtx"):
         return BackendStatus(backend, version)
     fault = gpu_fault()
