@@ -11,9 +11,10 @@ import os
 from pathlib import Path
 from unittest import mock
 
+from tests.result_tables import RECORDS, quantization
+
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-RECORDS = ROOT / "artifacts" / "reference"
 WIDTH = "100"
 
 
@@ -44,11 +45,11 @@ def results() -> str:
     from rcompress.report.build import build_report, read_sources
     from rcompress.report.markdown import markdown
 
-    records, _, _ = read_sources([RECORDS])
+    records, _, _ = read_sources(sorted(RECORDS.glob("*.result.json")))
     return markdown(build_report(records, "r20.pth")).split("\n", 2)[2]
 
 
-PARTS = {"commands": commands, "results": results}
+PARTS = {"commands": commands, "results": results, "quantization": quantization}
 
 
 def marks(part: str) -> tuple[str, str]:

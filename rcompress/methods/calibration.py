@@ -47,6 +47,12 @@ class Observer(Protocol):
         """The magnitude to keep, from all that was seen."""
 
 
+def _largest(values: Tensor) -> float:
+    """Their largest magnitude, without a copy of them all."""
+    low, high = torch.aminmax(values)
+    return max(-float(low), float(high))
+
+
 class MinMax:
     """Keeps every value: the largest magnitude seen."""
 
@@ -54,7 +60,7 @@ class MinMax:
         self._largest = 0.0
 
     def update(self, values: Tensor) -> None:
-        self._largest = max(self._largest, float(values.abs().amax()))
+        self._largest = max(self._largest, _largest(values))
 
     def threshold(self) -> float:
         return self._largest
@@ -68,7 +74,7 @@ class MovingAverage:
         self._average: float | None = None
 
     def update(self, values: Tensor) -> None:
-        largest = float(values.abs().amax())
+        largest = _largest(values)
         old = largest if self._average is None else self._average
         self._average = self._momentum * old + (1 - self._momentum) * largest
 
@@ -89,8 +95,7 @@ class HistogramObserver:
 
     def update(self, values: Tensor) -> None:
         magnitudes = values.detach().abs().flatten().float()
-        largest = float(magnitudes.amax())
-        self._widen(largest)
+        self._widen(_largest(values))
         width = self._width or 1.0
         counts = torch.histc(magnitudes, bins=BINS, min=0.0, max=width * BINS)
         self._counts += counts.double().cpu().numpy()

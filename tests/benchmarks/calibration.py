@@ -150,14 +150,14 @@ def _scaling(bench: Bench, root: Path, count: int) -> None:
     (_, first, least), (_, second, most) = rows
     title = f"Ten times the images: {second / first:.2f}x the time, {100 * (most / least - 1):+.1f} % memory"
     cells = [[str(many), f"{seconds:.2f}", f"{peak / 2**20:.1f}"] for many, seconds, peak in rows]
-    print_table(title, ("images", "seconds", "peak memory grown by (MiB)"), cells, left=0)
+    print_table(title, ("images", "seconds", "peak memory (MiB)"), cells, left=0)
 
 
 def calibrated(root: str, count: int) -> Iterator[None]:
-    """Work for `peak_memory_bytes`: the data are open and a few images seen before memory is watched."""
+    """Work for `peak_memory_bytes`: everything but the imports, the data set in memory included."""
     with tempfile.TemporaryDirectory() as folder, torch_threads(1):
-        bench = opened(Path(root), Path(folder))
         yield
+        bench = opened(Path(root), Path(folder))
         quantize_onnx(bench.model, bench.images(count), count, QuantizeOptions())
         yield
 
