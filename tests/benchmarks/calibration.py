@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import get_args
 
 import numpy as np
@@ -79,6 +81,7 @@ def run(smoke: bool) -> None:
         )
         columns = ("method", "weights", "seconds", *(f"{name} top-1 %" for name in ENGINES))
         print_table(title, columns, rows, left=2)
+        _times(bench, count, trials=1 if smoke else 5)
         _scaling(bench, root, count)
 
 
@@ -137,6 +140,29 @@ def _openvino_top1(network: object, bench: Bench) -> float:
         logits: NDArray[np.float32] = request.infer([np.resize(images.numpy(), (250, 3, 32, 32))])[0]
         right += int((logits.argmax(1)[: len(labels)] == labels.numpy()).sum())
     return 100 * right / len(bench.test)
+
+
+def _times(bench: Bench, count: int, trials: int) -> None:
+    """Seconds from images in memory to the quantized graph, everyone in turn; the median and the spread of trials."""
+    images = [batch.numpy() for batch in bench.images(count)]
+    makers: dict[str, Callable[[], object]] = {
+        "ours, minmax": lambda: quantize_onnx(bench.model, map(torch.from_numpy, images), count),
+        "ONNX Runtime's tools": lambda: onnxruntime_int8(bench.model, images),
+        "NNCF": lambda: nncf_int8(bench.model, images),
+    }
+    found: dict[str, list[float]] = {name: [] for name in makers}
+    for _ in range(trials):
+        for name, make in makers.items():
+            began = time.monotonic()
+            with contextlib.suppress(ImportError):
+                make()
+                found[name].append(time.monotonic() - began)
+    cells = [
+        [name, f"{median(seconds):.2f}", f"{min(seconds):.2f}-{max(seconds):.2f}"]
+        for name, seconds in found.items()
+        if seconds
+    ]
+    print_table(f"Calibrating on {count} images, per channel, in turns", ("who", "seconds", "trials"), cells)
 
 
 def _scaling(bench: Bench, root: Path, count: int) -> None:
