@@ -122,10 +122,12 @@ def test_zero_filters_are_removed_for_real(folder, rcompress):
 
 def test_fine_tuning_learns_from_the_parent(folder, rcompress):
     run = rcompress(
-        "prune", "r20.pth", "--ratio", 0.5, "--finetune-epochs", 1, "-b", 64, "--threads", 1, "--json"
+        *("prune", "r20.pth", "--ratio", 0.5, "--ignore", "conv1", "--threads", 1, "--json"),
+        *("--finetune-epochs", 1, "-b", 64),
     )
     assert run.code == 0, run.err
     step = load_model(folder / "r20-pruned50.pth").spec.lineage[-1]
+    assert any("conv1" in note for note in step.notes)
     assert step.options["distillation"]["loss"] == "logits"
     assert step.chosen_on == "validation"
     assert json.loads(run.out)["metrics"]["top1_percent"] > 50

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from rcompress.cli.output import Output
+
 if TYPE_CHECKING:
     from rcompress.artifacts.spec import ModelSpec
-    from rcompress.training import Recipe, Settings
-    from rcompress.training.guidance import Loss
+    from rcompress.training import Outcome, Recipe, Settings
+    from rcompress.training.guidance import Guidance, Loss
+    from rcompress.training.start import Start
 
 
 @dataclass(frozen=True)
@@ -67,3 +70,30 @@ class Finetuning:
             return {}
         told: dict[str, Any] = {"finetune": asdict(self.recipe()), "precision": settings.precision}
         return told if loss is None else {**told, "distillation": loss.identity()}
+
+    def run(
+        self,
+        start: Start,
+        settings: Settings,
+        target: Path,
+        changed: Mapping[str, Any],
+        guidance: Guidance,
+        out: Output,
+    ) -> Outcome:
+        """Train the network of ``start``; ``changed`` is what was done to it, which a resumed run must agree with."""
+        from rcompress.cli.session import resumable
+        from rcompress.training import run_training
+
+        with resumable(out, target):
+            return run_training(
+                start.module,
+                start.spec,
+                start.dataset,
+                self.recipe(),
+                settings,
+                target,
+                {**start.parent, **changed},
+                self.resume,
+                progress=out,
+                guidance=guidance,
+            )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from rcompress.cli.finetuning import Finetuning
-from rcompress.cli.output import Output
+from rcompress.cli.output import Output, launched
 
 if TYPE_CHECKING:
     from rcompress.methods.iterative import Row
@@ -57,11 +57,20 @@ def iteration(
     """The options as given, with what the named recipe says of the others.
 
     Raises:
-        BadParameter: steps without fine-tuning.
+        BadParameter: steps without fine-tuning, without a ratio, or by several processes.
     """
+    if steps is None and recipe is None:
+        return Iteration(ratio, None, epochs, "finetune")
+    if launched()[1] > 1:
+        raise typer.BadParameter(
+            "go with one process; torchrun can fine-tune what a step leaves: rcompress train --init",
+            param_hint="--steps, --recipe",
+        )
     if recipe is None:
-        if steps is not None and not epochs:
+        if not epochs:
             raise typer.BadParameter("fine-tune in between; name its length", param_hint="--finetune-epochs")
+        if ratio is None:
+            raise typer.BadParameter("go with --ratio", param_hint="--steps")
         return Iteration(ratio, steps, epochs, "finetune")
     taken = steps or NAMED_STEPS
     return Iteration(ratio or 1.0 - (1.0 - NAMED_SHARE) ** taken, taken, epochs or NAMED_EPOCHS, recipe)

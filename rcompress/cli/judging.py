@@ -49,16 +49,15 @@ def say_verdict(
 
 def _choice_data(out: Output, engine: Path, spec: ModelSpec, data_dir: Path | None) -> ChoiceData | None:
     """The images on which this network's choices are made; None, with a word, where they cannot be opened."""
-    from rcompress.data import check_matches, dataset_for
+    from rcompress.data import matching_dataset
     from rcompress.search.verdict import ChoiceData
 
-    preprocessing, name = spec.preprocessing, spec.choice_split
-    if preprocessing.dataset is None:
+    name = spec.choice_split
+    if spec.preprocessing.dataset is None:
         out.note("the verdict compares speed alone: the file names no dataset")
         return None
     try:
-        dataset = dataset_for(engine, preprocessing, preprocessing.dataset, data_dir)
-        check_matches(dataset, engine, preprocessing.input_size, spec.num_classes, preprocessing.class_names)
+        dataset = matching_dataset(engine, spec, None, data_dir)
         return ChoiceData(dataset.name, name, dataset.split(name))
     except RcompressError as error:
         out.note(f"the verdict compares speed alone: {error.subject}: {error.fault}")

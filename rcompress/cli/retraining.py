@@ -115,12 +115,10 @@ def training(
         RcompressError: no dataset is known, or it contradicts the network; a teacher does not fit.
     """
     from rcompress.cli.session import open_settings
-    from rcompress.data import check_matches, dataset_for
+    from rcompress.data import matching_dataset
     from rcompress.methods.quantize import plan_quantization
 
-    dataset = dataset_for(graph.path, spec.preprocessing, place.dataset, place.data_dir)
-    classes = spec.preprocessing.class_names
-    check_matches(dataset, graph.path, spec.preprocessing.input_size, spec.num_classes, classes)
+    dataset = matching_dataset(graph.path, spec, place.dataset, place.data_dir)
     settings = open_settings(place.device, place.threads, place.precision, seed=place.seed)
     original = plan_quantization(graph.model, how, str(graph.path)).model
     loss = _loss(asked, graph, spec, original, settings, place.arch)

@@ -12,7 +12,7 @@ import typer
 from rcompress.cli.output import Output
 
 if TYPE_CHECKING:
-    from rcompress.cli.pruning import Opened
+    from rcompress.cli.opening import Opened
     from rcompress.methods.channel_groups import ChannelGraph
     from rcompress.methods.channel_selection import Scores
     from rcompress.methods.importance import Importance
@@ -119,6 +119,24 @@ class Aim:
             raise typer.BadParameter("goes with --scope adaptive", param_hint="--sensitivity")
         if not self.timed and (self.backend is not None or self.int8):
             raise typer.BadParameter("go with --target-latency", param_hint="--backend, --int8")
+
+    def require_repeatable(self, measured_multiple: bool) -> None:
+        """Refuse to resume where the network to go on with may come out otherwise.
+
+        Raises:
+            BadParameter: something would be measured again.
+        """
+        if measured_multiple:
+            raise typer.BadParameter(
+                "measured again, it may be another multiple: name the one that was said",
+                param_hint="--round-to",
+            )
+        if self.timed:
+            raise typer.BadParameter(
+                "a latency measured again may ask for another network: prune first, then fine-tune with "
+                "rcompress train --init",
+                param_hint="--resume",
+            )
 
     @property
     def timed(self) -> bool:

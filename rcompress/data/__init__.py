@@ -1,6 +1,13 @@
 """Datasets by name, their honest splits, and the way from stored images to network inputs."""
 
-from rcompress.data.catalog import NAMES, check_matches, dataset_for, default_data_dir, open_dataset
+from rcompress.data.catalog import (
+    NAMES,
+    check_matches,
+    dataset_for,
+    default_data_dir,
+    matching_dataset,
+    open_dataset,
+)
 from rcompress.data.dataset import SPLITS, Augmentation, Dataset, MemorySource, Split
 from rcompress.data.preprocess import input_batches, network_inputs, normalize
 from rcompress.data.split import balanced_indices
@@ -17,6 +24,7 @@ __all__ = [
     "dataset_for",
     "default_data_dir",
     "input_batches",
+    "matching_dataset",
     "network_inputs",
     "normalize",
     "open_dataset",

@@ -8,7 +8,7 @@ from pathlib import Path
 import platformdirs
 import torch
 
-from rcompress.artifacts.spec import Preprocessing
+from rcompress.artifacts.spec import ModelSpec, Preprocessing
 from rcompress.data.dataset import Augmentation, Dataset, MemorySource, Source, Split, once
 from rcompress.data.folder import FolderSource, class_folders, folder_source
 from rcompress.data.memory import digits_source, parquet_source, torchvision_cifar_source
@@ -213,6 +213,20 @@ def _parquet(name: str, root: Path) -> Dataset:
     )
 
 
+def matching_dataset(
+    subject: Path, spec: ModelSpec, name: str | None = None, data_dir: Path | None = None
+) -> Dataset:
+    """`dataset_for` the network that ``spec`` describes, with its classes, their names and its image size.
+
+    Raises:
+        RcompressError: as those of `dataset_for` and `check_matches`.
+    """
+    known = spec.preprocessing
+    dataset = dataset_for(subject, known, name, data_dir)
+    check_matches(dataset, subject, known.input_size, spec.num_classes, known.class_names)
+    return dataset
+
+
 def check_matches(
     dataset: Dataset,
     subject: Path,
@@ -254,4 +268,4 @@ def _size(size: tuple[int, int, int]) -> str:
     return "x".join(str(side) for side in size)
 
 
-__all__ = ["NAMES", "Split", "check_matches", "default_data_dir", "open_dataset"]
+__all__ = ["NAMES", "Split", "check_matches", "default_data_dir", "matching_dataset", "open_dataset"]

@@ -59,8 +59,8 @@ def command(
     """
     with Output(json_, quiet) as out:
         from rcompress.artifacts.files import require_checkpoint_output
+        from rcompress.cli.opening import say_sizes
         from rcompress.cli.session import open_settings
-        from rcompress.measure.size import size_bytes
         from rcompress.methods.binarize import BinarizeOptions
         from rcompress.training.start import from_checkpoint
 
@@ -80,10 +80,9 @@ def command(
         settings = open_settings(device, threads, precision, seed=seed)
         start = from_checkpoint(source, arch, dataset, data_dir, out)
         metrics = _trained(start, source, target, chosen, training, settings, arch, out)
-        before, after = size_bytes(source), size_bytes(target)
-        out.note(f"{source.name} {before:,} bytes, {target.name} {after:,} bytes ({after / before:.1%})")
+        size = say_sizes(out, source, target)
         out.note("Exported to ONNX its weights are FP32 again: no engine here computes with one bit.")
-        out.path(target, metrics=metrics, size_bytes=after)
+        out.path(target, metrics=metrics, size_bytes=size)
 
 
 def _trained(
@@ -96,31 +95,18 @@ def _trained(
     arch: str | None,
     out: Output,
 ) -> dict[str, Any]:
-    from rcompress.cli.session import resumable, say_scores
+    from rcompress.cli.session import say_scores
     from rcompress.methods.binarize import BinaryConnect, binary_layers, parameter_groups
     from rcompress.methods.layer_weights import plain, weighted_layers
-    from rcompress.training import run_training
     from rcompress.training.guidance import Guidance
     from rcompress.training.run import write_trained
 
     names = binary_layers(start.module, chosen)
     kept = [name for name, _ in weighted_layers(start.module) if name not in names]
     out.note(f"{len(names)} layers of one bit; FP32: {', '.join(kept) or 'none'}")
-    recipe, loss = training.recipe(), training.loss(start.spec, settings, source, arch)
-    guidance = Guidance(loss, (BinaryConnect(names, chosen),), parameter_groups(recipe))
-    with resumable(out, target):
-        outcome = run_training(
-            start.module,
-            start.spec,
-            start.dataset,
-            recipe,
-            settings,
-            target,
-            {**start.parent, **asdict(chosen)},
-            training.resume,
-            progress=out,
-            guidance=guidance,
-        )
+    loss = training.loss(start.spec, settings, source, arch)
+    guidance = Guidance(loss, (BinaryConnect(names, chosen),), parameter_groups(training.recipe()))
+    outcome = training.run(start, settings, target, asdict(chosen), guidance, out)
     plain(outcome.module)
     outcome.metrics["binary_layers"] = len(names)
     notes = tuple(f"{name} is FP32" for name in kept)

@@ -58,8 +58,8 @@ def command(
         raise typer.BadParameter("goes with fine-tuning", param_hint="--dataset")
     with Output(json_, quiet) as out:
         from rcompress.artifacts.files import require_checkpoint_output
+        from rcompress.cli.opening import say_sizes
         from rcompress.cli.session import open_settings
-        from rcompress.measure.size import size_bytes
         from rcompress.training.start import from_checkpoint
 
         target = require_checkpoint_output(output or derived(source, f"k{clusters}", ".pth"), [source])
@@ -69,9 +69,8 @@ def command(
             metrics = _tuned(start, source, target, clusters, tuning, settings, arch, out)
         else:
             metrics = _clustered(source, target, clusters, arch, out)
-        before, after = size_bytes(source), size_bytes(target)
-        out.note(f"{source.name} {before:,} bytes, {target.name} {after:,} bytes ({after / before:.1%})")
-        out.path(target, metrics=metrics, size_bytes=after)
+        size = say_sizes(out, source, target)
+        out.path(target, metrics=metrics, size_bytes=size)
 
 
 def _clustered(source: Path, target: Path, clusters: int, arch: str | None, out: Output) -> dict[str, Any]:
@@ -99,10 +98,9 @@ def _tuned(
     arch: str | None,
     out: Output,
 ) -> dict[str, Any]:
-    from rcompress.cli.session import resumable, say_scores
+    from rcompress.cli.session import say_scores
     from rcompress.methods.cluster import CentroidTuning, cluster
     from rcompress.methods.layer_weights import plain
-    from rcompress.training import run_training
     from rcompress.training.guidance import Guidance
     from rcompress.training.run import write_trained
 
@@ -110,20 +108,7 @@ def _tuned(
     notes = _say(out, rows)
     loss = tuning.loss(start.spec, settings, source, arch)
     guidance = Guidance(loss, (CentroidTuning([row.name for row in rows if row.reason is None]),))
-    origin, recipe = {**start.parent, "clusters": clusters}, tuning.recipe()
-    with resumable(out, target):
-        outcome = run_training(
-            start.module,
-            start.spec,
-            start.dataset,
-            recipe,
-            settings,
-            target,
-            origin,
-            tuning.resume,
-            progress=out,
-            guidance=guidance,
-        )
+    outcome = tuning.run(start, settings, target, {"clusters": clusters}, guidance, out)
     plain(outcome.module)
     outcome.metrics.update(_metrics(rows))
     details = {"clusters": clusters, **tuning.details(settings, loss)}

@@ -52,7 +52,7 @@ def command(
     with Output(json_, quiet) as out:
         from rcompress.artifacts.files import require_output, write_atomic
         from rcompress.cli.session import set_threads
-        from rcompress.data import check_matches, dataset_for
+        from rcompress.data import matching_dataset
         from rcompress.engines import RunOptions
         from rcompress.search.diagnose import DiagnoseOptions, diagnose
         from rcompress.search.diagnosis_sides import open_side, require_comparable
@@ -63,9 +63,7 @@ def command(
         run = RunOptions("auto", threads, arch)
         sides = open_side(first, run), open_side(second, run)
         spec = require_comparable(*sides)
-        shown = spec.preprocessing
-        data = dataset_for(first, shown, dataset, data_dir)
-        check_matches(data, first, shown.input_size, spec.num_classes, shown.class_names)
+        data = matching_dataset(first, spec, dataset, data_dir)
         split = data.split(spec.choice_split)
         found = diagnose(*sides, split, DiagnoseOptions(images, part_below, run), out)
         where = {"a": str(first), "b": str(second), "dataset": data.name, "split": spec.choice_split}
@@ -80,7 +78,9 @@ def command(
 
             pair = feature_pair(*sides, split, images)
             told = f"{len(pair.labels):,} images of {data.name} {spec.choice_split}, by their true class"
-            write_atomic(features, features_png(pair, shown.class_names, (first.name, second.name), told))
+            write_atomic(
+                features, features_png(pair, spec.preprocessing.class_names, (first.name, second.name), told)
+            )
         rows = [_row(report) for report in (*found.ranked, found.output)]
         out.table(title, COLUMNS, rows, {**where, **found.to_dict()}, left=2)
         for note in found.notes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,11 +14,9 @@ from rcompress.cli.naming import derived
 from rcompress.cli.output import Output
 
 if TYPE_CHECKING:
-    from rcompress.artifacts.spec import ModelSpec
-    from rcompress.cli.pruning import Opened
+    from rcompress.cli.opening import Opened
     from rcompress.methods.factorize import FactorizedLayer, FactorizeOptions, FactorizeReport
-    from rcompress.training import Outcome, Settings
-    from rcompress.training.guidance import Loss
+    from rcompress.training import Settings
 
 
 def _open_share(value: float | None) -> float | None:
@@ -84,9 +82,8 @@ def command(
     )
     with Output(json_, quiet) as out:
         from rcompress.artifacts.files import require_checkpoint_output
-        from rcompress.cli.pruning import open_source
+        from rcompress.cli.opening import open_source, say_sizes
         from rcompress.cli.session import open_settings
-        from rcompress.measure.size import size_bytes
         from rcompress.methods.factorize import FactorizeOptions, factorize
 
         chosen = FactorizeOptions(scheme, rank, energy, ratio, evbmf, tuple(ignore or ()))
@@ -98,9 +95,8 @@ def command(
         report = factorize(opened.module, opened.spec.preprocessing.input_size, chosen, out)
         _say(out, report)
         metrics = _finished(opened, target, report, chosen, tuning, settings, bn_reestimation, arch, out)
-        before, after = size_bytes(source), size_bytes(target)
-        out.note(f"{source.name} {before:,} bytes, {target.name} {after:,} bytes ({after / before:.1%})")
-        out.path(target, metrics=metrics, size_bytes=after, layers=[asdict(row) for row in report.layers])
+        size = say_sizes(out, source, target)
+        out.path(target, metrics=metrics, size_bytes=size, layers=[asdict(row) for row in report.layers])
 
 
 def _tag(chosen: FactorizeOptions) -> str:
@@ -124,60 +120,15 @@ def _finished(
     out: Output,
 ) -> dict[str, Any]:
     """Recover, fine-tune and write the factorized network; returns the step's metrics."""
-    from rcompress.artifacts.checkpoint import write_checkpoint
     from rcompress.artifacts.spec import Step
-    from rcompress.cli.session import say_scores
-    from rcompress.training.recovery import recover
-    from rcompress.training.run import write_trained
+    from rcompress.cli.opening import completed, recovered
 
     measured = bn_reestimation and opened.dataset is not None
-    recovery = recover(opened.module, opened.spec, opened.start.dataset, settings, out) if measured else None
-    if measured:
-        out.note(str(recovery) if recovery else "There is no BatchNorm to re-estimate.")
-    metrics: dict[str, Any] = _metrics(report) | (recovery.metrics() if recovery else {})
+    metrics = _metrics(report) | (recovered(opened, settings, out) if measured else {})
     details = {**asdict(chosen), "ignore": list(chosen.ignore), "bn_reestimation": measured}
-    spec, notes = report.described(opened.spec), _notes(report)
-    if not tuning.epochs:
-        step = Step("factorize", details, metrics=metrics, notes=notes, **opened.parent)
-        write_checkpoint(target, spec.with_step(step), opened.module.cpu().state_dict())
-        return metrics
-    loss = tuning.loss(opened.spec, settings, opened.path, arch)
-    outcome = _tuned(opened, spec, target, details, tuning, settings, loss, out)
-    outcome.metrics.update(metrics)
-    told = {**details, **tuning.details(settings, loss)}
-    write_trained(target, "factorize", spec, outcome, told, opened.parent, notes)
-    say_scores(out, outcome)
-    return outcome.metrics
-
-
-def _tuned(
-    opened: Opened,
-    spec: ModelSpec,
-    target: Path,
-    details: dict[str, Any],
-    tuning: Finetuning,
-    settings: Settings,
-    loss: Loss | None,
-    out: Output,
-) -> Outcome:
-    from rcompress.cli.session import resumable
-    from rcompress.training import run_training
-    from rcompress.training.guidance import Guidance
-
-    start = opened.start
-    with resumable(out, target):
-        return run_training(
-            start.module,
-            spec,
-            start.dataset,
-            tuning.recipe(),
-            settings,
-            target,
-            {**start.parent, **details},
-            tuning.resume,
-            progress=out,
-            guidance=Guidance(loss),
-        )
+    step = Step("factorize", details, metrics=metrics, notes=_notes(report), **opened.parent)
+    described = replace(opened, spec=report.described(opened.spec))
+    return completed(described, target, step, tuning, settings, arch, out)
 
 
 def _metrics(report: FactorizeReport) -> dict[str, Any]:

@@ -11,13 +11,14 @@ from rcompress.cli import options, targeting
 from rcompress.cli.finetuning import Finetuning
 from rcompress.cli.iterating import StepRecipe, Steps, iteration, pruned_in_steps
 from rcompress.cli.naming import derived
-from rcompress.cli.output import Output, launched
+from rcompress.cli.output import Output
 from rcompress.cli.targeting import Aim, asked_for, fitted
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rcompress.cli.pruning import Decision, Opened
+    from rcompress.cli.opening import Opened
+    from rcompress.cli.pruning import Decision
     from rcompress.methods.channel_groups import ChannelGraph
     from rcompress.methods.prune import PruneOptions, PruneReport
     from rcompress.search.fitting import Request
@@ -113,26 +114,11 @@ def command(
         raise typer.BadParameter("give one of them", param_hint="--ratio, --target-..., --from-mask")
     if from_mask and (importance != "l2" or scope != "local"):
         raise typer.BadParameter("go with --ratio or a target", param_hint="--importance, --scope")
-    if planned.steps and ratio is None:
-        raise typer.BadParameter("go with --ratio", param_hint="--steps, --recipe")
-    if planned.steps and launched()[1] > 1:
-        raise typer.BadParameter(
-            "go with one process; torchrun can fine-tune what a step leaves: rcompress train --init",
-            param_hint="--steps, --recipe",
-        )
     auto = round_to == "auto"
     timed_on = None if auto and target_latency is None else backend
     aim = Aim(asked, scope, sensitivity, timed_on, int8, batch_size or 1, threads)
-    if auto and resume:
-        raise typer.BadParameter(
-            "measured again, it may be another multiple: name the one that was said", param_hint="--round-to"
-        )
-    if aim.timed and resume:
-        raise typer.BadParameter(
-            "a latency measured again may ask for another network: prune first, then fine-tune with "
-            "rcompress train --init",
-            param_hint="--resume",
-        )
+    if resume:
+        aim.require_repeatable(auto)
     tuning = Finetuning(
         planned.epochs,
         learning_rate,
@@ -146,7 +132,8 @@ def command(
     )
     with Output(json_, quiet) as out:
         from rcompress.artifacts.files import require_checkpoint_output
-        from rcompress.cli.pruning import finish, multiple_of, open_source, say
+        from rcompress.cli.opening import open_source
+        from rcompress.cli.pruning import finish, multiple_of, say
         from rcompress.cli.session import open_settings
         from rcompress.methods.group_tracing import find_groups
         from rcompress.methods.importance import NEEDS_IMAGES

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rcompress.artifacts.spec import ModelSpec
-    from rcompress.cli.pruning import Opened
+    from rcompress.cli.opening import Opened
     from rcompress.methods.sparse_training import SparsePattern, Sparsified, SparsifyRequest
     from rcompress.methods.sparsify import LayerSparsity
 
@@ -113,7 +113,7 @@ def command(
     )
     with Output(json_, quiet) as out:
         from rcompress.artifacts.files import require_checkpoint_output
-        from rcompress.cli.pruning import open_source
+        from rcompress.cli.opening import open_source
         from rcompress.cli.session import open_settings, resumable
         from rcompress.methods.sparse_training import SparsifyRequest, Tuning, sparsified, zeroed
 
