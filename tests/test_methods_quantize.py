@@ -155,7 +155,7 @@ VALUES = np.concatenate([np.random.default_rng(3).standard_normal(20_000), [9.0]
 def observed(method: str, levels: int = 127, parts: int = 7, values: np.ndarray = VALUES) -> float:
     observer = make_observer(method, levels, 99.9)
     for part in np.array_split(values, parts):
-        observer.update(torch.from_numpy(part))
+        observer.update(torch.from_numpy(part), float(abs(part).max()))
     return observer.threshold()
 
 
@@ -194,7 +194,7 @@ def test_entropy_cuts_a_lone_outlier_and_keeps_a_uniform() -> None:
 def test_histograms_forget_nothing_when_they_widen() -> None:
     observer = HistogramObserver(percentile_threshold(50.0))
     for scale in (0.0, 0.01, 1.0, 100.0):
-        observer.update(torch.full((100,), scale))
+        observer.update(torch.full((100,), scale), scale)
     assert observer._counts.sum() == 400
     assert 0.01 <= observer.threshold() < 0.2
 

@@ -40,17 +40,11 @@ class Range:
 class Observer(Protocol):
     """Watches one tensor."""
 
-    def update(self, values: Tensor) -> None:
-        """See one batch."""
+    def update(self, values: Tensor, largest: float) -> None:
+        """See one batch, whose largest magnitude is known."""
 
     def threshold(self) -> float:
         """The magnitude to keep, from all that was seen."""
-
-
-def _largest(values: Tensor) -> float:
-    """Their largest magnitude, without a copy of them all."""
-    low, high = torch.aminmax(values)
-    return max(-float(low), float(high))
 
 
 class MinMax:
@@ -59,8 +53,8 @@ class MinMax:
     def __init__(self) -> None:
         self._largest = 0.0
 
-    def update(self, values: Tensor) -> None:
-        self._largest = max(self._largest, _largest(values))
+    def update(self, values: Tensor, largest: float) -> None:  # noqa: ARG002 (the protocol's)
+        self._largest = max(self._largest, largest)
 
     def threshold(self) -> float:
         return self._largest
@@ -73,8 +67,7 @@ class MovingAverage:
         self._momentum = momentum
         self._average: float | None = None
 
-    def update(self, values: Tensor) -> None:
-        largest = _largest(values)
+    def update(self, values: Tensor, largest: float) -> None:  # noqa: ARG002 (the protocol's)
         old = largest if self._average is None else self._average
         self._average = self._momentum * old + (1 - self._momentum) * largest
 
@@ -93,9 +86,9 @@ class HistogramObserver:
         self._counts: Histogram = np.zeros(BINS)
         self._width = 0.0
 
-    def update(self, values: Tensor) -> None:
+    def update(self, values: Tensor, largest: float) -> None:
         magnitudes = values.detach().abs().flatten().float()
-        self._widen(_largest(values))
+        self._widen(largest)
         width = self._width or 1.0
         counts = torch.histc(magnitudes, bins=BINS, min=0.0, max=width * BINS)
         self._counts += counts.double().cpu().numpy()
@@ -210,10 +203,10 @@ def collect_ranges(
 
     def observe(name: str, values: Tensor) -> None:
         if name in observers:
-            observers[name].update(values)
-            low, high = torch.aminmax(values)
+            low, high = map(float, torch.aminmax(values))
+            observers[name].update(values, max(-low, high))
             before = extremes[name]
-            extremes[name] = (min(before[0], float(low)), max(before[1], float(high)))
+            extremes[name] = (min(before[0], low), max(before[1], high))
 
     seen = 0
     progress.start("calibrating", total)
