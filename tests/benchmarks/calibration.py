@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import get_args
@@ -20,21 +18,18 @@ from numpy.typing import NDArray
 
 from rcompress.artifacts.spec import ModelSpec
 from rcompress.cli.output import print_table
-from rcompress.data import Split, balanced_indices, input_batches, open_dataset
+from rcompress.data import Split, balanced_indices, input_batches
 from rcompress.engines import Backend, build_engine, load_engine
 from rcompress.engines.evaluation import evaluate_engine
 from rcompress.export import onnx_from_module
 from rcompress.measure.memory import peak_memory_bytes
 from rcompress.methods.calibration import CalibrationMethod
 from rcompress.methods.quantize import QuantizeOptions, quantize_onnx
-from rcompress.models import load_model
-from rcompress.models.importing import ImportOptions, import_checkpoint
 from tests.benchmarks.common import ONE_THREAD, torch_threads
 from tests.benchmarks.others import nncf_int8, onnxruntime_int8, openvino_request
+from tests.benchmarks.public import public_data, public_resnet32
 
-DATA_VARIABLE = "RCOMPRESS_TEST_DATA"
 IMAGES, BATCH = 512, 32
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what these weights were trained with
 ENGINES: dict[Backend, str] = {"openvino": "q.xml", "onnxruntime": "q.onnx"}
 WORK = "tests.benchmarks.calibration:calibrated"
 
@@ -65,12 +60,8 @@ class Bench:
 
 def run(smoke: bool) -> None:
     """Two tables: method and weight scales down, seconds and top-1 across; what ten times the images cost."""
-    root = Path(os.environ.get(DATA_VARIABLE, Path(__file__).parents[3] / "shared"))
-    if not _weights(root).is_file():
-        print(
-            f"calibration: left out, {DATA_VARIABLE} names no folder with {_weights(root).name}",
-            file=sys.stderr,
-        )
+    root = public_data("calibration")
+    if root is None:
         return
     count = 32 if smoke else IMAGES
     with tempfile.TemporaryDirectory() as folder, torch_threads(1):
@@ -87,20 +78,10 @@ def run(smoke: bool) -> None:
 
 def opened(root: Path, folder: Path, smoke: bool = False) -> Bench:
     """The imported ResNet-32 and CIFAR-10 under ``root``."""
-    dataset = open_dataset("cifar10", root / "data")
-    checkpoint = folder / "r32.pth"
-    preprocessing = replace(dataset.preprocessing(), mean=MEAN, std=STD)
-    import_checkpoint(
-        _weights(root), checkpoint, ImportOptions("resnet32", preprocessing, {"shortcut": "pad"})
-    )
-    loaded = load_model(checkpoint)
+    loaded, dataset = public_resnet32(root, folder)
     train, test = dataset.split("train"), dataset.split("test")
     test = test.subset(balanced_indices(test.labels, 100, seed=0)) if smoke else test
     return Bench(onnx_from_module(loaded.module, loaded.spec), loaded.spec, train, test, folder)
-
-
-def _weights(root: Path) -> Path:
-    return root / "models" / "akamaster" / "resnet32-d509ac18.th"
 
 
 def _own_rows(bench: Bench, count: int) -> list[list[str]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -16,7 +14,7 @@ from torch import Tensor, nn
 
 from rcompress.artifacts.spec import ModelSpec
 from rcompress.cli.output import print_table
-from rcompress.data import Split, balanced_indices, input_batches, open_dataset
+from rcompress.data import Split, balanced_indices, input_batches
 from rcompress.engines.torch_graph import TorchGraph
 from rcompress.export import onnx_from_module
 from rcompress.methods.placement import LayerBits
@@ -24,13 +22,11 @@ from rcompress.methods.qat import QatOptions, Scales, guidance, parent_teacher, 
 from rcompress.methods.qat_graph import trainable_graph
 from rcompress.methods.quantize import QuantizeOptions, plan_quantization, quantize_onnx
 from rcompress.methods.weight_grid import Bits
-from rcompress.models import load_model
-from rcompress.models.importing import ImportOptions, import_checkpoint
 from rcompress.training import Material, Settings, Trainer
 from rcompress.training.distillation import LogitDistillation
 from rcompress.training.recipe import Optimizer
-from tests.benchmarks.calibration import DATA_VARIABLE, MEAN, STD
 from tests.benchmarks.common import torch_threads
+from tests.benchmarks.public import public_data, public_resnet32
 
 TRAIN, TEST, CALIBRATION, BATCH = 5120, 2000, 256, 64
 
@@ -73,28 +69,23 @@ class Bench:
 
 def run(smoke: bool) -> None:
     """One table: the way to train down; how near the float network's logits and classes the result is across."""
-    root = Path(os.environ.get(DATA_VARIABLE, Path(__file__).parents[3] / "shared"))
-    weights = root / "models" / "akamaster" / "resnet32-d509ac18.th"
-    if not weights.is_file():
-        print(f"retraining: left out, {DATA_VARIABLE} names no folder with {weights.name}", file=sys.stderr)
+    root = public_data("retraining")
+    if root is None:
         return
     with tempfile.TemporaryDirectory() as folder, torch_threads(1):
-        bench = _open(root / "data", weights, Path(folder) / "r32.pth", smoke)
+        bench = _open(root, Path(folder), smoke)
         rows = [row for bits in WAYS for row in _rows(bench, bits, smoke)]
     title = f"ResNet-32 on CIFAR-10, one epoch of {len(bench.train)} images, held against itself in FP32"
     columns = ("bits", "training", "scales", "format", "CPU s/step", "logit MSE", "same class %", "top-1 %")
     print_table(title, columns, rows, left=4)
 
 
-def _open(data: Path, weights: Path, checkpoint: Path, smoke: bool) -> Bench:
-    dataset = open_dataset("cifar10", data)
-    preprocessing = replace(dataset.preprocessing(), mean=MEAN, std=STD)
-    import_checkpoint(weights, checkpoint, ImportOptions("resnet32", preprocessing, {"shortcut": "pad"}))
-    loaded = load_model(checkpoint)
+def _open(root: Path, folder: Path, smoke: bool) -> Bench:
+    loaded, dataset = public_resnet32(root, folder)
     train, test = (dataset.split(name) for name in ("train", "test-a"))
     train = train.subset(balanced_indices(train.labels, 2 * BATCH if smoke else TRAIN, seed=0))
     test = test.subset(balanced_indices(test.labels, 50 if smoke else TEST, seed=0))
-    material = Material(train, test, preprocessing, dataset.augmentation)
+    material = Material(train, test, loaded.spec.preprocessing, dataset.augmentation)
     return Bench(onnx_from_module(loaded.module, loaded.spec), loaded.spec, train, test, material)
 
 
