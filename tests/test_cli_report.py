@@ -97,8 +97,8 @@ def test_markdown_links_its_pictures(report: Run, folder: Path) -> None:
 
 
 def test_csv_and_parquet_hold_the_same_raw_figures(report: Run, folder: Path) -> None:
-    assert report(folder, ".", "-o", "r.csv").returncode == 0
-    assert report(folder, ".", "-o", "r.parquet").returncode == 0
+    done = report(folder, ".", "-o", "r.csv", "-o", "r.parquet")
+    assert (done.returncode, done.stdout) == (0, "r.csv\nr.parquet\n")
     frame = pl.read_parquet(folder / "r.parquet")
     with (folder / "r.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))

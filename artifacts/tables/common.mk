@@ -40,14 +40,19 @@ $(RESULTS)/%.test-b.eval.result.json: $(WORK)/%.pth
 	@mkdir -p $(@D)
 	$(RCOMPRESS) eval $< --split test-b --threads $(THREADS) -o $@
 
+# $(call RECORDED,NAME): the accuracy of WORK/FILE stands in RESULTS/NAME/FILE.eval.result.json.
+define RECORDED
+$(RESULTS)/$(1)/%.eval.result.json: $(WORK)/%
+	@mkdir -p $$(@D)
+	$$(RCOMPRESS) eval $$< --threads $$(THREADS) -o $$@
+endef
+
 # $(call TABLE,NAME,TITLE,EVALUATED,TIMED): make table-NAME; for each model a table of STEM and STEM-WAY.SUFFIX for
 # the ways given: EVALUATED for accuracy, TIMED for speed (batches of 1 and 64, one thread).
 define TABLE
 .PHONY: table-$(1)
 comparisons: table-$(1)
-$(RESULTS)/$(1)/%.eval.result.json: $(WORK)/%
-	@mkdir -p $$(@D)
-	$$(RCOMPRESS) eval $$< --threads $$(THREADS) -o $$@
+$(eval $(call RECORDED,$(1)))
 $(foreach model,$(MODELS),$(eval $(call TABLE_OF_MODEL,$(1),$(2),$(3),$(4),$(model))))
 endef
 
@@ -57,7 +62,5 @@ $(RESULTS)/$(1)/$(5).bench.result.json: $(4:%=$(WORK)/$(5)%) $(3:%=$(RESULTS)/$(
 	$$(RCOMPRESS) bench $(4:%=$(WORK)/$(5)%) -b 1 -b 64 --threads 1 -o $$@
 $(RESULTS)/$(1)-$(5).md: $(RESULTS)/$(1)/$(5).bench.result.json $(RESULTS)/$(5).test-b.eval.result.json
 	$$(RCOMPRESS) report $$^ $(3:%=$(RESULTS)/$(1)/$(5)%.eval.result.json) \
-	  --baseline $(5).pth --title "$(2)" -o $$@
-	$$(RCOMPRESS) report $$^ $(3:%=$(RESULTS)/$(1)/$(5)%.eval.result.json) \
-	  --baseline $(5).pth --title "$(2)" -o $$(@:.md=.html)
+	  --baseline $(5).pth --title "$(2)" -o $$@ -o $$(@:.md=.html)
 endef

@@ -28,9 +28,6 @@ STUDENT_RECORDS := $(patsubst %,$(RESULTS)/distillation/%.pth.eval.result.json,$
 .PHONY: table-distillation
 comparisons: table-distillation
 table-distillation: $(RESULTS)/distillation.md ## Students with and without a teacher (TEACHER, STUDENT_EPOCHS, SEEDS)
-$(RESULTS)/distillation/%.eval.result.json: $(WORK)/%
-	@mkdir -p $(@D)
-	$(RCOMPRESS) eval $< --threads $(THREADS) -o $@
+$(eval $(call RECORDED,distillation))
 $(RESULTS)/distillation.md: $(STUDENT_RECORDS)
-	$(RCOMPRESS) report $^ --baseline student-alone-s0.pth --title Distillation -o $@
-	$(RCOMPRESS) report $^ --baseline student-alone-s0.pth --title Distillation -o $(@:.md=.html)
+	$(RCOMPRESS) report $^ --baseline student-alone-s0.pth --title Distillation -o $@ -o $(@:.md=.html)

@@ -30,21 +30,17 @@ $(eval $(call TAUGHT_BY_LARGER,pre,$(WORK)/s18.pth,$(WORK)/s18.pth))
 $(eval $(call TAUGHT_BY_LARGER,scratch,,$(word 2,$(TRAIN.s18))))
 
 # $(call PUBLISHED,NAME,TITLE,BASELINE,FILES,TIMED,BENCH OPTIONS)
+figures_of = $(wildcard artifacts/tables/published/$(1).csv)
 define PUBLISHED
 .PHONY: table-$(1)
 tables: table-$(1)
 table-$(1): $(RESULTS)/$(1).md
-$(RESULTS)/$(1)/%.eval.result.json: $(WORK)/%
-	@mkdir -p $$(@D)
-	$$(RCOMPRESS) eval $$< --threads $$(THREADS) -o $$@
+$(eval $(call RECORDED,$(1)))
 $(RESULTS)/$(1)/bench.result.json: $(5:%=$(WORK)/%) $(4:%=$(RESULTS)/$(1)/%.eval.result.json)
 	$$(RCOMPRESS) bench $(5:%=$(WORK)/%) $(6) $$(BENCH) -o $$@
-$(RESULTS)/$(1).md: $(RESULTS)/$(1)/bench.result.json $(wildcard artifacts/tables/published/$(1).csv)
-	$$(RCOMPRESS) report $(RESULTS)/$(1) --baseline $(3) --title "$(2)" \
-	  $(if $(wildcard artifacts/tables/published/$(1).csv),--against artifacts/tables/published/$(1).csv) -o $$@
-	$$(RCOMPRESS) report $(RESULTS)/$(1) --baseline $(3) --title "$(2)" \
-	  $(if $(wildcard artifacts/tables/published/$(1).csv),--against artifacts/tables/published/$(1).csv) \
-	  -o $$(@:.md=.html)
+$(RESULTS)/$(1).md: $(RESULTS)/$(1)/bench.result.json $(call figures_of,$(1))
+	$$(RCOMPRESS) report $(RESULTS)/$(1) --baseline $(3) --title "$(2)" $(addprefix --against ,$(call figures_of,$(1))) \
+	  -o $$@ -o $$(@:.md=.html)
 endef
 
 halves := .pth -fp16.onnx -w8a8-minmax.onnx

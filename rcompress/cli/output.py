@@ -85,8 +85,14 @@ class Output:
 
     def path(self, path: Path, **details: Any) -> None:
         """The result of a command that writes a file: its path, or with --json an object around it."""
+        self.paths([path], **details)
+
+    def paths(self, paths: Sequence[Path], **details: Any) -> None:
+        """The same of several: a line each, or one object, whose ``output`` is the first."""
         self._stop()
-        self._print(json.dumps({"output": str(path), **details}) if self.as_json else str(path))
+        names = [str(path) for path in paths]
+        told = {"output": names[0], **({"outputs": names} if names[1:] else {}), **details}
+        self._print(json.dumps(told) if self.as_json else "\n".join(names))
 
     def table(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], data: Any, left: int = 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from rcompress.report.build import Report
 from rcompress.report.confusion import confusion_plots
 from rcompress.report.drops import drop_plots
@@ -12,8 +14,15 @@ from rcompress.report.training_cost import cost_plots
 from rcompress.report.training_logs import training_plots
 
 
-def gallery(report: Report) -> tuple[list[Plot], list[str]]:
-    """Every plot that the report allows, and a sentence for each of the main ones that it does not."""
+class Gallery(NamedTuple):
+    """Plots, and a sentence for each of the main ones that the records do not allow."""
+
+    plots: list[Plot]
+    missing: list[str]
+
+
+def gallery(report: Report) -> Gallery:
+    """Every plot that the report allows."""
     plots, missing = plots_of(report.frame.to_dicts())
     matrices, faults = confusion_plots(report)
     more = [
@@ -24,4 +33,4 @@ def gallery(report: Report) -> tuple[list[Plot], list[str]]:
         *training_plots(report.logs),
         *matrices,
     ]
-    return [*plots, *more], [*missing, *faults]
+    return Gallery([*plots, *more], [*missing, *faults])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,11 +13,14 @@ from PIL import Image
 from rcompress.artifacts.files import write_atomic
 from rcompress.errors import RcompressError
 from rcompress.report.build import Report
-from rcompress.report.gallery import gallery
+from rcompress.report.gallery import Gallery, gallery
 from rcompress.report.markdown import markdown
 from rcompress.report.page import page
 from rcompress.report.plots import Plot
 
+KINDS = (".html", ".md", ".csv", ".parquet", ".png")
+ILLUSTRATED = {".html", ".md"}
+DRAWN = {".png", *ILLUSTRATED}
 SHEET_COLUMNS = 2
 
 
@@ -27,56 +30,50 @@ def require_kind(path: Path) -> Path:
     Raises:
         RcompressError: it does not.
     """
-    if path.suffix.lower() not in WRITERS:
-        raise RcompressError(path, "is no kind of report", f"end its name with {', '.join(WRITERS)}")
+    if path.suffix.lower() not in KINDS:
+        raise RcompressError(path, "is no kind of report", f"end its name with {', '.join(KINDS)}")
     return path
 
 
-def write_report(report: Report, path: Path) -> tuple[list[Path], list[str]]:
-    """Write ``report`` to ``path``: .html, .md, .csv, .parquet, or .png for all plots on one sheet.
+def write_report(report: Report, paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Write ``report`` to each of ``paths``: .html, .md, .csv, .parquet, or .png for all plots on one sheet.
 
-    Beside a page or a Markdown file every plot also lies as ``NAME-accuracy-size.png`` and so on. The file
-    asked for is written last.
+    Beside a page or a Markdown file every plot also lies as ``NAME-accuracy-size.png`` and so on. The files
+    asked for are written last.
 
     Returns:
-        The pictures written beside it, and a sentence for each plot that the records do not allow.
+        The pictures written beside them, and a sentence for each plot that the records do not allow.
 
     Raises:
-        RcompressError: the suffix is unknown, there is no plot for a .png, or nothing can be written there.
+        RcompressError: a suffix is unknown, there is no plot for a .png, or nothing can be written there.
     """
-    require_kind(path)
-    return WRITERS[path.suffix.lower()](report, path)
+    kinds = {require_kind(path).suffix.lower() for path in paths}
+    shown = gallery(report) if kinds & DRAWN else Gallery([], [])
+    if ".png" in kinds and not shown.plots:
+        raise RcompressError(paths[0], "there is nothing to draw", " ".join(shown.missing))
+    contents = [(path, _content(report, shown, path)) for path in paths]
+    framed = [path for path in paths if path.suffix.lower() in ILLUSTRATED]
+    pictures = {name: plot.png for path in framed for name, plot in _named(shown.plots, path)}
+    for path, content in [*pictures.items(), *contents]:
+        write_atomic(path, content)
+    return list(pictures), shown.missing
 
 
-Written = tuple[list[Path], list[str]]
-
-
-def _write_page(report: Report, path: Path) -> Written:
-    plots, missing = gallery(report)
-    content = page(report, plots, missing).encode()
-    pictures = _write_pictures(plots, path)
-    write_atomic(path, content)
-    return pictures, missing
-
-
-def _write_markdown(report: Report, path: Path) -> Written:
-    plots, missing = gallery(report)
-    pictures = _write_pictures(plots, path)
-    links = [(plot.title, quote(picture.name)) for plot, picture in zip(plots, pictures, strict=True)]
-    write_atomic(path, markdown(report, links).encode())
-    return pictures, missing
-
-
-def _write_csv(report: Report, path: Path) -> Written:
-    write_atomic(path, _frame(report).write_csv().encode())
-    return [], []
-
-
-def _write_parquet(report: Report, path: Path) -> Written:
-    content = io.BytesIO()
-    _frame(report).write_parquet(content)
-    write_atomic(path, content.getvalue())
-    return [], []
+def _content(report: Report, shown: Gallery, path: Path) -> bytes:
+    match path.suffix.lower():
+        case ".html":
+            return page(report, *shown).encode()
+        case ".md":
+            links = [(plot.title, quote(picture.name)) for picture, plot in _named(shown.plots, path)]
+            return markdown(report, links).encode()
+        case ".csv":
+            return _frame(report).write_csv().encode()
+        case ".parquet":
+            content = io.BytesIO()
+            _frame(report).write_parquet(content)
+            return content.getvalue()
+        case _:
+            return sheet([plot.png for plot in shown.plots])
 
 
 def _frame(report: Report) -> pl.DataFrame:
@@ -84,21 +81,9 @@ def _frame(report: Report) -> pl.DataFrame:
     return report.frame if report.published is None else report.published
 
 
-def _write_sheet(report: Report, path: Path) -> Written:
-    plots, missing = gallery(report)
-    if not plots:
-        raise RcompressError(path, "there is nothing to draw", " ".join(missing))
-    write_atomic(path, sheet([plot.png for plot in plots]))
-    return [], missing
-
-
-WRITERS: dict[str, Callable[[Report, Path], Written]] = {
-    ".html": _write_page,
-    ".md": _write_markdown,
-    ".csv": _write_csv,
-    ".parquet": _write_parquet,
-    ".png": _write_sheet,
-}
+def _named(plots: Sequence[Plot], path: Path) -> list[tuple[Path, Plot]]:
+    """Where each plot lies beside ``path``."""
+    return [(path.with_name(f"{path.stem}-{plot.name}.png"), plot) for plot in plots]
 
 
 def sheet(pictures: Sequence[bytes]) -> bytes:
@@ -114,8 +99,3 @@ def sheet(pictures: Sequence[bytes]) -> bytes:
     content = io.BytesIO()
     whole.save(content, "PNG")
     return content.getvalue()
-
-
-def _write_pictures(plots: Sequence[Plot], path: Path) -> list[Path]:
-    named = [path.with_name(f"{path.stem}-{plot.name}.png") for plot in plots]
-    return [write_atomic(picture, plot.png) for picture, plot in zip(named, plots, strict=True)]

@@ -24,10 +24,12 @@ def command(
             show_default=False,
         ),
     ],
-    output: Annotated[
-        Path | None,
+    outputs: Annotated[
+        list[Path] | None,
         typer.Option(
-            "-o", "--output", help="File to write: .html, .md, .csv, .parquet or .png (default: print)."
+            "-o",
+            "--output",
+            help="File to write: .html, .md, .csv, .parquet or .png (default: print); may be repeated.",
         ),
     ] = None,
     baseline: Annotated[
@@ -70,7 +72,7 @@ def command(
 
     Example: rcompress report *.result.json -o report.html
     """
-    if watch and (output is not None or json_):
+    if watch and (outputs or json_):
         raise typer.BadParameter(
             "serves a page and writes nothing; leave -o and --json out", param_hint="--watch"
         )
@@ -89,17 +91,17 @@ def command(
         records, read, skipped = read_sources(sources)
         for path in (path for path in skipped if not is_log(path)):
             out.note(f"skipped {path}: not a *.result.json file")
-        if output is not None:
-            require_output(require_kind(output), [*read, *filter(None, [against])])
+        for path in outputs or ():
+            require_output(require_kind(path), [*read, *filter(None, [against])])
         published = None if against is None else read_published(against)
         report = build_report(records, baseline, title, published, read_logs(find_logs(sources)))
-        if output is None:
+        if not outputs:
             _show(report, out)
             return
-        pictures, missing = write_report(report, output)
+        pictures, missing = write_report(report, outputs)
         for sentence in missing:
             out.note(sentence)
-        out.path(output, pictures=[str(path) for path in pictures], **report.to_dict())
+        out.paths(outputs, pictures=[str(path) for path in pictures], **report.to_dict())
 
 
 def _serve(
