@@ -29,6 +29,7 @@ def test_a_module_counts_buffers_as_bytes_but_not_as_parameters():
     found = module_weights(module)
     assert found.parameters == 72 + 8
     assert found.nonzero_parameters == 72 - 18 + 8
+    assert found.nonzero_bits == 32 * (72 - 18 + 8)
     assert found.stored_bytes == 4 * (72 + 8 + 8) + 8  # running mean and variance, and a 64-bit counter
     assert found.sparsity_percent == pytest.approx(100 * 18 / 80)
     assert module_weights(module.half()).stored_bytes == 2 * 88 + 8
@@ -54,6 +55,7 @@ def test_scales_and_shapes_are_stored_but_are_no_parameters():
     found = graph_weights(quantized_model(numpy_helper.from_array(values, "w")))
     assert found.parameters == 24 + 4
     assert found.nonzero_parameters == 23 + 4
+    assert found.nonzero_bits == 8 * 23 + 32 * 4
     assert found.stored_bytes == 24 + 4 + 16 + 16  # weights, scale, two 64-bit sizes, bias
 
 
@@ -61,6 +63,7 @@ def test_four_bit_weights_are_packed_in_pairs():
     packed = helper.make_tensor("w", TensorProto.INT4, [6, 4], [1] * 23 + [0])
     found = graph_weights(quantized_model(packed))
     assert (found.parameters, found.nonzero_parameters) == (28, 27)
+    assert found.nonzero_bits == 4 * 23 + 32 * 4
     assert found.stored_bytes == 12 + 4 + 16 + 16
 
 

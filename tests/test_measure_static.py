@@ -25,8 +25,21 @@ def test_an_onnx_file(tmp_path):
         "weights_bytes": 4 * tiny.PARAMETERS,
         "parameters": tiny.PARAMETERS,
         "nonzero_parameters": tiny.PARAMETERS,
+        "nonzero_bits": 32 * tiny.PARAMETERS,
         "macs": tiny.MACS,
+        "bit_operations": 32 * tiny.MACS,
     }
+
+
+@pytest.mark.parametrize(("command", "bits"), [(("quantize", "--bf16"), 16), (("cluster",), 32)])
+def test_checkpoints_count_the_bits_that_they_store(tmp_path, rcompress, command, bits):
+    source, target = tiny.tiny_checkpoint(tmp_path / "r20.pth"), tmp_path / "out.pth"
+    assert rcompress(command[0], source, *command[1:], "-o", target).code == 0
+    plain, made = file_metrics(source, None), file_metrics(target, None)
+    assert plain["nonzero_bits"] == 32 * plain["nonzero_parameters"]
+    assert made["bit_operations"] == bits * plain["macs"]
+    expected = 16 * made["nonzero_parameters"] if bits == 16 else 8 * made["weights_bytes"]
+    assert made["nonzero_bits"] == expected < 0.6 * plain["nonzero_bits"]
 
 
 def test_an_engine_takes_from_its_history_what_it_does_not_tell(tmp_path):

@@ -29,7 +29,7 @@ endef
 $(eval $(call TAUGHT_BY_LARGER,pre,$(WORK)/s18.pth,$(WORK)/s18.pth))
 $(eval $(call TAUGHT_BY_LARGER,scratch,,$(word 2,$(TRAIN.s18))))
 
-# $(call PUBLISHED,NAME,TITLE,BASELINE,FILES,TIMED,BENCH OPTIONS)
+# $(call PUBLISHED,NAME,TITLE,BASELINE,FILES,TIMED,BENCH OPTIONS,REPORT OPTIONS)
 figures_of = $(wildcard artifacts/tables/published/$(1).csv)
 define PUBLISHED
 .PHONY: table-$(1)
@@ -39,7 +39,7 @@ $(eval $(call RECORDED,$(1)))
 $(RESULTS)/$(1)/bench.result.json: $(5:%=$(WORK)/%) $(4:%=$(RESULTS)/$(1)/%.eval.result.json)
 	$$(RCOMPRESS) bench $(5:%=$(WORK)/%) $(6) $$(BENCH) -o $$@
 $(RESULTS)/$(1).md: $(RESULTS)/$(1)/bench.result.json $(call figures_of,$(1))
-	$$(RCOMPRESS) report $(RESULTS)/$(1) --baseline $(3) --title "$(2)" $(addprefix --against ,$(call figures_of,$(1))) \
+	$$(RCOMPRESS) report $(RESULTS)/$(1) --baseline $(3) --title "$(2)" $(7) $(addprefix --against ,$(call figures_of,$(1))) \
 	  -o $$@ -o $$(@:.md=.html)
 endef
 
@@ -66,6 +66,6 @@ $(eval $(call PUBLISHED,cpu,INT8 on one CPU thread,i18.pth,$(one_thread),$(one_t
 table-survey: ## The survey's 29 rows
 $(eval $(call PUBLISHED,survey,Survey,s50.pth,$(survey),$(survey),-b 32))
 table-playground: ## FP16, binary weights, pruning, factorization and their combinations
-$(eval $(call PUBLISHED,playground,Combinations,r20.pth,$(played),$(played),-b 1))
+$(eval $(call PUBLISHED,playground,Combinations,r20.pth,$(played),$(played),-b 1,--score))
 table-resnet50: ## Pruning and distillation in steps
 $(eval $(call PUBLISHED,resnet50,Pruning in steps,c50.pth,$(stepped),$(stepped),-b 32))

@@ -36,9 +36,10 @@ class Record:
         artifact: the measured file's name.
         sha256: of that file.
         metrics: ``top1_percent``, ``top5_percent``, ``loss``, ``latency_p50_ms``, ``throughput_images_per_s``,
-            ``size_bytes``, ``weights_bytes``, ``parameters``, ``nonzero_parameters``, ``macs``,
-            ``peak_memory_bytes``, ``train_seconds``, ``epoch_seconds``, ``train_peak_memory_bytes`` (trained on a
-            GPU: ``train_peak_gpu_memory_bytes``), ``energy_j_per_image``; spreads as ``..._std``, intervals as
+            ``size_bytes``, ``weights_bytes``, ``parameters``, ``nonzero_parameters``, ``nonzero_bits``, ``macs``,
+            ``bit_operations`` (each MAC as often as its wider operand has bits), ``peak_memory_bytes``,
+            ``train_seconds``, ``epoch_seconds``, ``train_peak_memory_bytes`` (trained on a GPU:
+            ``train_peak_gpu_memory_bytes``), ``energy_j_per_image``; spreads as ``..._std``, intervals as
             ``..._low`` and ``..._high``. Absent means not measured.
         context: ``device``, ``backend``, ``precision``, ``threads``, ``batch_size``, ``dataset``, ``split``,
             ``images``, ... whatever the figures depend on.

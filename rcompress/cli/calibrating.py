@@ -116,7 +116,7 @@ def write_quantized(
     from rcompress.artifacts.onnx_file import write_graph
     from rcompress.artifacts.spec import Step, parent_fields
     from rcompress.engines.compiled import compiled_graphs
-    from rcompress.measure.static import graph_metrics
+    from rcompress.measure.static import graph_metrics, inherited
     from rcompress.methods.int4 import widened
     from rcompress.methods.post_training import quantization_record, quantize_after_training
 
@@ -128,7 +128,7 @@ def write_quantized(
         "quantize",
         record | (retrained.details if retrained else {}),
         **parent_fields(graph.path, graph.sha256),
-        metrics=graph_metrics(graph.model) | (retrained.metrics if retrained else {}),
+        metrics=inherited(graph_metrics(graph.model)) | (retrained.metrics if retrained else {}),
         chosen_on=spec.choice_split if spec is not None and chosen else None,
     )
     if retrained is not None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from rcompress.measure.bits import OperandBits
 from rcompress.measure.graph import (
     PASSES_ON,
     attribute_ints,
@@ -35,7 +36,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 class LayerCost:
     """One layer: its output's shape (batch axis included), its own parameters, its MACs for one image.
 
-    ``macs`` is None, and ``output_shape`` empty, where the shapes cannot be inferred.
+    ``macs`` is None, and ``output_shape`` empty, where the shapes cannot be inferred. ``bits`` are those of the wider
+    operand of its multiplications.
     """
 
     name: str
@@ -43,6 +45,7 @@ class LayerCost:
     output_shape: tuple[int, ...]
     parameters: int
     macs: int | None
+    bits: int = 32
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,15 @@ class Complexity:
     layers: tuple[LayerCost, ...]
     parameters: int
     macs: int | None
+
+    @property
+    def bit_operations(self) -> int | None:
+        """Each MAC as often as its wider operand has bits; what belongs to no layer counts 32."""
+        if self.macs is None:
+            return None
+        of_layers = [(layer.macs or 0, layer.bits) for layer in self.layers]
+        rest = self.macs - sum(macs for macs, _ in of_layers)
+        return sum(macs * bits for macs, bits in of_layers) + 32 * rest
 
 
 def module_complexity(module: nn.Module, input_size: tuple[int, int, int]) -> Complexity:
@@ -82,6 +94,7 @@ def graph_complexity(model: onnx.ModelProto) -> Complexity:
     shapes = value_shapes(model)
     tensors = parameter_tensors(model)
     batch = shapes.get(model.graph.input[0].name, (1,))[0]
+    operands = OperandBits(model)
     costs = []
     for node, names in zip(model.graph.node, parameters_by_node(model), strict=True):
         if node.op_type in PASSES_ON or node.op_type == "Constant":
@@ -93,6 +106,7 @@ def graph_complexity(model: onnx.ModelProto) -> Complexity:
                 output_shape=shapes.get(node.output[0], ()),
                 parameters=sum(element_count(tensors[name]) for name in names),
                 macs=_node_macs(node, shapes, batch),
+                bits=operands.widest(node) if node.op_type in MAC_COUNTERS else 32,
             )
         )
     parameters = sum(element_count(tensor) for tensor in tensors.values())

@@ -25,6 +25,15 @@ QUANTIZERS = frozenset(("QuantizeLinear", "DequantizeLinear"))
 PASSES_ON = QUANTIZERS | {"Transpose", "Cast", "Identity"}
 """Operators through which a weight reaches the layer that uses it."""
 
+PACKED_BITS: dict[int, int] = {TensorProto.INT4: 4, TensorProto.UINT4: 4}
+"""Types that are packed below one byte; of all others NumPy knows the size."""
+
+
+def type_bits(data_type: int) -> int:
+    """Bits of a value of an ONNX element type."""
+    packed = PACKED_BITS.get(data_type)
+    return 8 * onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize if packed is None else packed
+
 
 def constant_tensors(model: onnx.ModelProto) -> dict[str, TensorProto]:
     """Every stored tensor by its name: the initializers and the values of Constant nodes."""

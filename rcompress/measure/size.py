@@ -13,10 +13,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
-from rcompress.measure.graph import constant_tensors, element_count, parameter_tensors
-
-PACKED_BITS: dict[int, int] = {TensorProto.INT4: 4, TensorProto.UINT4: 4}
-"""Types that are packed below one byte; of all others NumPy knows the size."""
+from rcompress.measure.graph import constant_tensors, element_count, parameter_tensors, type_bits
 
 
 @dataclass(frozen=True)
@@ -27,11 +24,13 @@ class Weights:
         stored_bytes: all stored tensors as they are stored, running means, scales and shapes included.
         parameters: values that were trained, without buffers, scales and zero points.
         nonzero_parameters: those that are not exactly zero.
+        nonzero_bits: what these take, each in the bits of its type.
     """
 
     stored_bytes: int
     parameters: int
     nonzero_parameters: int
+    nonzero_bits: int
 
     @property
     def sparsity_percent(self) -> float:
@@ -44,6 +43,7 @@ class Weights:
             "weights_bytes": self.stored_bytes,
             "parameters": self.parameters,
             "nonzero_parameters": self.nonzero_parameters,
+            "nonzero_bits": self.nonzero_bits,
         }
 
 
@@ -67,22 +67,23 @@ def module_weights(module: nn.Module) -> Weights:
     """Of a module: ``stored_bytes`` are those of its state dict."""
     stored = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
     parameters = list(module.parameters())
-    nonzero = sum(int(torch.count_nonzero(parameter)) for parameter in parameters)
-    return Weights(stored, sum(parameter.numel() for parameter in parameters), nonzero)
+    nonzero = [int(torch.count_nonzero(parameter)) for parameter in parameters]
+    bits = sum(8 * p.element_size() * count for p, count in zip(parameters, nonzero, strict=True))
+    return Weights(stored, sum(parameter.numel() for parameter in parameters), sum(nonzero), bits)
 
 
 def graph_weights(model: onnx.ModelProto) -> Weights:
     """Of an ONNX graph: ``stored_bytes`` are those of its initializers and constants."""
     parameters = parameter_tensors(model).values()
+    nonzero = [int(np.count_nonzero(numpy_helper.to_array(tensor))) for tensor in parameters]
+    bits = [type_bits(tensor.data_type) * count for tensor, count in zip(parameters, nonzero, strict=True)]
     return Weights(
         stored_bytes=sum(_stored_bytes(tensor) for tensor in constant_tensors(model).values()),
         parameters=sum(element_count(tensor) for tensor in parameters),
-        nonzero_parameters=sum(int(np.count_nonzero(numpy_helper.to_array(t))) for t in parameters),
+        nonzero_parameters=sum(nonzero),
+        nonzero_bits=sum(bits),
     )
 
 
 def _stored_bytes(tensor: TensorProto) -> int:
-    bits = PACKED_BITS.get(tensor.data_type)
-    if bits is None:
-        bits = 8 * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return math.ceil(element_count(tensor) * bits / 8)
+    return math.ceil(element_count(tensor) * type_bits(tensor.data_type) / 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -9,22 +10,27 @@ from torch import nn
 
 from rcompress.artifacts.onnx_file import read_onnx
 from rcompress.artifacts.spec import ModelSpec
-from rcompress.measure.complexity import graph_complexity, module_complexity
-from rcompress.measure.size import graph_weights, module_weights, size_bytes
-from rcompress.models.rebuild import load_model
+from rcompress.measure.complexity import Complexity, graph_complexity, module_complexity
+from rcompress.measure.size import Weights, graph_weights, module_weights, size_bytes
+from rcompress.models.rebuild import LoadedModel, load_model
 
 INHERITED = ("parameters", "nonzero_parameters", "macs")
-"""What building an engine does not change, and engines do not tell."""
+"""What converting a network does not change, and engines do not tell."""
 
 
 def module_metrics(module: nn.Module, input_size: tuple[int, int, int]) -> dict[str, int]:
-    """``weights_bytes``, ``parameters``, ``nonzero_parameters``, ``macs`` (one image) of a module."""
-    return _with_macs(module_weights(module).metrics(), module_complexity(module, input_size).macs)
+    """What the tensors of a module hold, and ``macs`` and ``bit_operations`` of one image."""
+    return _with_macs(module_weights(module), module_complexity(module, input_size))
 
 
 def graph_metrics(model: onnx.ModelProto) -> dict[str, int]:
-    """The same of an ONNX graph; ``macs`` is absent where its shapes cannot be inferred."""
-    return _with_macs(graph_weights(model).metrics(), graph_complexity(model).macs)
+    """The same of an ONNX graph; without the latter two where its shapes cannot be inferred."""
+    return _with_macs(graph_weights(model), graph_complexity(model))
+
+
+def inherited(figures: Mapping[str, int]) -> dict[str, int]:
+    """Of a network's figures before it is converted, those that stay: for the conversion's step in its lineage."""
+    return {name: figures[name] for name in INHERITED if name in figures}
 
 
 def file_metrics(path: Path, spec: ModelSpec | None, arch: str | None = None) -> dict[str, int]:
@@ -37,10 +43,7 @@ def file_metrics(path: Path, spec: ModelSpec | None, arch: str | None = None) ->
     """
     sizes = {"size_bytes": size_bytes(path)}
     if path.suffix == ".pth":
-        loaded = load_model(path, arch)
-        sizes |= module_metrics(loaded.module, loaded.spec.preprocessing.input_size)
-        stored = module_weights(loaded.module.to(loaded.stored)).stored_bytes
-        return sizes | {"weights_bytes": stored if loaded.packed_bytes is None else loaded.packed_bytes}
+        return sizes | _checkpoint_metrics(load_model(path, arch))
     if path.suffix == ".onnx":
         return sizes | graph_metrics(read_onnx(path).model)
     if path.suffix == ".xml":
@@ -51,9 +54,22 @@ def file_metrics(path: Path, spec: ModelSpec | None, arch: str | None = None) ->
 def _inherited(spec: ModelSpec | None) -> dict[str, int]:
     figures: dict[str, int] = {}
     for step in spec.lineage if spec else ():
-        figures |= {name: step.metrics[name] for name in INHERITED if name in step.metrics}
+        figures |= inherited(step.metrics)
     return figures
 
 
-def _with_macs(figures: dict[str, int], macs: int | None) -> dict[str, int]:
-    return figures if macs is None else {**figures, "macs": macs}
+def _checkpoint_metrics(loaded: LoadedModel) -> dict[str, int]:
+    """Of the network as it is computed with in FP32, but of its tensors as the file stores them."""
+    figures = module_metrics(loaded.module, loaded.spec.preprocessing.input_size)
+    figures["bit_operations"] = 8 * loaded.stored.itemsize * figures["macs"]
+    stored = module_weights(loaded.module.to(loaded.stored))
+    if loaded.packed_bytes is None:
+        return figures | {"weights_bytes": stored.stored_bytes, "nonzero_bits": stored.nonzero_bits}
+    return figures | {"weights_bytes": loaded.packed_bytes, "nonzero_bits": 8 * loaded.packed_bytes}
+
+
+def _with_macs(weights: Weights, complexity: Complexity) -> dict[str, int]:
+    figures = weights.metrics()
+    if complexity.macs is not None and complexity.bit_operations is not None:
+        figures |= {"macs": complexity.macs, "bit_operations": complexity.bit_operations}
+    return figures

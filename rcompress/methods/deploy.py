@@ -11,7 +11,7 @@ from rcompress.engines import Backend, BuildOptions, RunOptions, backend_status,
 from rcompress.engines.plan_file import read_sidecar
 from rcompress.errors import RcompressError
 from rcompress.measure.size import size_bytes
-from rcompress.measure.static import graph_metrics
+from rcompress.measure.static import graph_metrics, inherited
 from rcompress.methods.calibration_cache import CalibrationCache
 from rcompress.methods.calibration_data import CalibrationImages
 from rcompress.methods.lower_precision import lower_precision, precision_of
@@ -135,6 +135,6 @@ def _step(
         options,
         parent_name=source.path.name,
         parent_sha256=source.sha256,
-        metrics=dict(graph_metrics(source.model)),
+        metrics=dict(inherited(graph_metrics(source.model))),
         notes=notes,
     )

@@ -8,7 +8,7 @@ from rcompress.artifacts.spec import Step, parent_fields
 from rcompress.engines import torch_x86
 from rcompress.errors import RcompressError
 from rcompress.measure.size import size_bytes
-from rcompress.measure.static import module_metrics
+from rcompress.measure.static import inherited, module_metrics
 from rcompress.methods.calibration_cache import CalibrationCache
 from rcompress.methods.calibration_data import BATCH_SIZE, CalibrationImages
 from rcompress.methods.deploy import COMMAND, Deployed
@@ -54,7 +54,7 @@ def deploy_x86(
                 "method": "histogram",
             },
         },
-        metrics=dict(module_metrics(loaded.module, loaded.spec.preprocessing.input_size)),
+        metrics=dict(inherited(module_metrics(loaded.module, loaded.spec.preprocessing.input_size))),
         **parent_fields(source, loaded.sha256),
     )
     torch_x86.write(target, loaded.spec.with_step(step), loaded.module.state_dict(), converted)

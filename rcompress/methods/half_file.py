@@ -10,7 +10,7 @@ from rcompress.artifacts.checkpoint import write_checkpoint
 from rcompress.artifacts.onnx_file import write_graph
 from rcompress.artifacts.spec import Step, parent_fields
 from rcompress.errors import RcompressError
-from rcompress.measure.static import graph_metrics, module_metrics
+from rcompress.measure.static import graph_metrics, inherited, module_metrics
 from rcompress.methods.lower_precision import HalfPrecision, lower_precision
 from rcompress.methods.source_graph import open_graph
 from rcompress.models import load_model
@@ -35,14 +35,14 @@ def write_half(source: Path, target: Path, half: HalfPrecision, arch: str | None
         "quantize",
         {"precision": half},
         **parent_fields(source, graph.sha256),
-        metrics=dict(graph_metrics(graph.model)),
+        metrics=dict(inherited(graph_metrics(graph.model))),
     )
     write_graph(target, lowered, None if graph.spec is None else graph.spec.with_step(step))
 
 
 def _write_checkpoint(source: Path, target: Path, half: HalfPrecision, arch: str | None) -> None:
     loaded = load_model(source, arch)
-    metrics = module_metrics(loaded.module, loaded.spec.preprocessing.input_size)
+    metrics = inherited(module_metrics(loaded.module, loaded.spec.preprocessing.input_size))
     tensors = {
         name: tensor.to(DTYPES[half]) if tensor.is_floating_point() else tensor
         for name, tensor in loaded.module.state_dict().items()

@@ -15,6 +15,7 @@ from rcompress.report.compare import baseline_name, with_deltas
 from rcompress.report.frame import Row, frame_from_records, repeated
 from rcompress.report.lineage import Step, histories
 from rcompress.report.published import beside
+from rcompress.report.score import scored
 from rcompress.report.seeds import seed_notes
 from rcompress.report.text import printable
 
@@ -68,11 +69,12 @@ def build_report(
     title: str = TITLE,
     published: pl.DataFrame | None = None,
     logs: Mapping[str, Sequence[Row]] | None = None,
+    score: bool = False,
 ) -> Report:
     """Merge ``records`` and compare every row with ``baseline`` (an artifact's name; None: the first row's).
 
     ``published`` is other people's figures (see `read_published`), which ours are put beside; ``logs`` are the
-    epochs of training runs (see `read_logs`).
+    epochs of training runs (see `read_logs`); ``score`` adds that of `scored`.
 
     Raises:
         RcompressError: there is no record, or no artifact called ``baseline``, or a metric is not a number.
@@ -83,7 +85,7 @@ def build_report(
         )
     measured = frame_from_records(records)
     steps = histories(records)
-    frame = with_deltas(measured, baseline)
+    frame = with_deltas(scored(measured) if score else measured, baseline)
     return Report(
         title=title,
         frame=frame,

@@ -16,7 +16,7 @@ from rcompress.report.text import printable
 
 ACCURACY_METRICS = ("top1_", "top5_", "loss")
 SPEED_METRICS = ("latency_", "throughput_", "peak_memory_", "energy_")
-WHOLE_NUMBERS = ("parameters", "nonzero_parameters", "macs")
+WHOLE_NUMBERS = ("parameters", "nonzero_parameters", "macs", "nonzero_bits", "bit_operations")
 REESTIMATION = ("top1_percent_before_reestimation", "top1_percent_after_reestimation")
 LARGEST = 2**63 - 1
 

@@ -14,12 +14,14 @@ from rcompress.report.points import (
     ACCURACY,
     LATENCY,
     PARAMETERS,
+    SCORED,
     SIZE,
     THROUGHPUT,
     Measure,
     comparable,
     drawable,
 )
+from rcompress.report.score import SCORE
 from rcompress.report.text import in_words
 
 FRONT = "Filled, dashed line: Pareto front, nothing is better in both."
@@ -66,6 +68,8 @@ def plots_of(rows: Sequence[Row]) -> tuple[list[Plot], list[str]]:
     plots: list[Plot] = []
     missing: list[str] = []
     for name, title, x, y, prefer in SCATTERS:
+        if x is SCORED and not any(SCORE in row for row in rows):
+            continue  # nobody asked
         points, conditions = comparable(rows, (y, x), prefer)
         if points:
             reading = FRONT + (f" {INTERVAL}" if any(point.get(f"{y.key}_low") for point in points) else "")
@@ -97,6 +101,7 @@ SCATTERS: tuple[tuple[str, str, Measure, Measure, Callable[[int], int]], ...] = 
     ("accuracy-size", "Accuracy over size", SIZE, ACCURACY, smallest),
     ("accuracy-latency", "Accuracy over latency", LATENCY, ACCURACY, smallest),
     ("accuracy-parameters", "Accuracy over parameters", PARAMETERS, ACCURACY, smallest),
+    ("accuracy-score", "Accuracy over MicroNet score", SCORED, ACCURACY, smallest),
     ("throughput-size", "Throughput over size", SIZE, THROUGHPUT, largest),
 )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rcompress.report.frame import ACCURACY_KEYS, SPEED_KEYS, Row
+from rcompress.report.score import SCORE
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ ACCURACY = Measure("top1_percent", "top-1 accuracy (%)", 1, True, tuple(ACCURACY
 LATENCY = Measure("latency_p50_ms", "latency p50 (ms)", 1, False, tuple(SPEED_KEYS), 3, "rcompress bench")
 SIZE = Measure("size_bytes", "file size (MiB)", 2**20, False, (), 3, "rcompress bench")
 PARAMETERS = Measure("parameters", "parameters (k)", 1000, False, (), 3, "rcompress eval")
+SCORED = Measure(SCORE, "MicroNet score", 1, False, (), 3, "rcompress eval")
 THROUGHPUT = Measure("throughput_images_per_s", "images/s", 1, True, tuple(SPEED_KEYS), 3, "rcompress bench")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from rcompress.report.build import Report
 from rcompress.report.frame import ACCURACY_KEYS, SPEED_KEYS, Row
+from rcompress.report.score import SCORE
 from rcompress.report.text import KIB, MIB, in_words, signed, significant, with_spread
 
 SPEED_FIGURES = (
@@ -134,6 +135,7 @@ def _columns(rows: Sequence[Row], reasons: dict[str, int]) -> list[Column]:
         Column("parameters (k)", "parameters", lambda row: _scaled(row, "parameters", 1e3)),
         Column("non-zero (k)", "nonzero_parameters", lambda row: _scaled(row, "nonzero_parameters", 1e3)),
         Column("MACs (M)", "macs", lambda row: _scaled(row, "macs", 1e6)),
+        Column("MicroNet score", SCORE, lambda row: _scaled(row, SCORE, 1)),
         Column(
             "before, after BatchNorm anew (%)",
             "top1_percent_after_reestimation",

@@ -41,12 +41,14 @@ class Watched:
         against: a table of published figures, or None.
         baseline: as in `build_report`.
         title: the page's heading.
+        score: as in `build_report`.
     """
 
     sources: Sequence[Path]
     against: Path | None = None
     baseline: str | None = None
     title: str = TITLE
+    score: bool = False
 
     def version(self) -> str:
         """Changes when a file appears, changes or goes."""
@@ -61,7 +63,7 @@ class Watched:
         faults += more
         try:
             published = None if self.against is None else read_published(self.against)
-            report = build_report(records, self.baseline, self.title, published, dict(runs))
+            report = build_report(records, self.baseline, self.title, published, dict(runs), self.score)
         except RcompressError as error:
             return waiting_page(self.title, [str(error), *faults], version)
         report = replace(report, notes=[*report.notes, *(f"left out: {fault}" for fault in faults)])

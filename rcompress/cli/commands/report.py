@@ -14,6 +14,7 @@ from rcompress.cli.output import Output, print_table
 if TYPE_CHECKING:
     from rcompress.report.build import Report
     from rcompress.report.tables import Table
+    from rcompress.report.watch import Watched
 
 
 def command(
@@ -44,6 +45,13 @@ def command(
             "--against", help="Other people's figures (CSV) to put ours beside.", show_default=False
         ),
     ] = None,
+    score: Annotated[
+        bool,
+        typer.Option(
+            "--score",
+            help="Add the MicroNet score: storage and operations over those of a ResNet-18 at 16 bits.",
+        ),
+    ] = False,
     title: Annotated[str, typer.Option("--title", help="Heading of the report.")] = "Compression report",
     watch: Annotated[
         bool,
@@ -80,7 +88,9 @@ def command(
         raise typer.BadParameter("is the port of --watch", param_hint="--port")
     with Output(json_, quiet) as out:
         if watch:
-            _serve(sources, against, baseline, title, port, out)
+            from rcompress.report.watch import Watched
+
+            _serve(Watched(sources, against, baseline, title, score), port, out)
             return
         from rcompress.artifacts.files import require_output
         from rcompress.report.build import build_report, read_sources
@@ -94,7 +104,7 @@ def command(
         for path in outputs or ():
             require_output(require_kind(path), [*read, *filter(None, [against])])
         published = None if against is None else read_published(against)
-        report = build_report(records, baseline, title, published, read_logs(find_logs(sources)))
+        report = build_report(records, baseline, title, published, read_logs(find_logs(sources)), score)
         if not outputs:
             _show(report, out)
             return
@@ -104,13 +114,11 @@ def command(
         out.paths(outputs, pictures=[str(path) for path in pictures], **report.to_dict())
 
 
-def _serve(
-    sources: list[Path], against: Path | None, baseline: str | None, title: str, port: int | None, out: Output
-) -> None:
-    from rcompress.report.watch import ReportServer, Watched
+def _serve(watched: Watched, port: int | None, out: Output) -> None:
+    from rcompress.report.watch import ReportServer
 
-    with ReportServer(Watched(sources, against, baseline, title), port or 0) as server:
-        for source in sources:
+    with ReportServer(watched, port or 0) as server:
+        for source in watched.sources:
             if not source.exists():
                 out.note(f"{source}: not there yet; waiting for it")
         typer.echo(server.address)
