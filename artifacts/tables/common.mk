@@ -40,11 +40,11 @@ $(RESULTS)/%.test-b.eval.result.json: $(WORK)/%.pth
 	@mkdir -p $(@D)
 	$(RCOMPRESS) eval $< --split test-b --threads $(THREADS) -o $@
 
-# $(call RECORDED,NAME): the accuracy of WORK/FILE stands in RESULTS/NAME/FILE.eval.result.json.
+# $(call RECORDED,NAME): the accuracy of WORK/FILE stands in RESULTS/NAME/FILE.eval.result.json (EVAL_FLAGS: of some files).
 define RECORDED
 $(RESULTS)/$(1)/%.eval.result.json: $(WORK)/%
 	@mkdir -p $$(@D)
-	$$(RCOMPRESS) eval $$< --threads $$(THREADS) -o $$@
+	$$(RCOMPRESS) eval $$< $$(EVAL_FLAGS) --threads $$(THREADS) -o $$@
 endef
 
 # $(call TABLE,NAME,TITLE,EVALUATED,TIMED): make table-NAME; for each model a table of STEM and STEM-WAY.SUFFIX for

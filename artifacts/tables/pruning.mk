@@ -51,6 +51,9 @@ $(call other,ratio30-steps3-ft,prune,--ratio 0.3 --round-to $(ROUND_TO) --steps 
 PRUNING_SPEED := $(foreach percent,$(REMOVED),\
   l2-local-macs$(percent) l2-global-macs$(percent) l2-adaptive-macs$(percent)) $(SPARSE) $(FINETUNED)
 
+# Sensitivity is measured on half of the test split where a network comes from elsewhere: the other half judges all.
+$(RESULTS)/pruning/r32%.eval.result.json: EVAL_FLAGS := --split test-b
+
 table-pruning: ## Each way of pruning: accuracy before and after recovery, size, MACs, speed (FINETUNE_EPOCHS)
 $(eval $(call TABLE,pruning,Pruning,\
   .pth $(CUT:%=-%.pth) $(SPARSE:%=-%.pth) $(FINETUNED:%=-%.pth),.onnx $(PRUNING_SPEED:%=-%.onnx)))
