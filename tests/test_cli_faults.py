@@ -10,12 +10,15 @@ import subprocess
 import sys
 import time
 
+import onnx
 import pytest
 import torch
 
 from rcompress.artifacts.checkpoint import write_checkpoint
+from rcompress.artifacts.onnx_file import METADATA_KEY
 from rcompress.artifacts.spec import ModelSpec, Preprocessing
 from rcompress.models import build_model
+from tests import tiny
 
 
 @pytest.fixture
@@ -100,6 +103,22 @@ def test_truncated_artifacts(folder, rcompress, share):
         path.write_bytes(content[: int(len(content) * share)])
         one_line(rcompress("eval", "r20.xml" if name == "r20.bin" else name), "r20.")
         path.write_bytes(content)
+
+
+def test_json_nested_without_end(folder, rcompress):
+    deep = "[" * 100_000
+    for name in ("a.result.json", "a.calib.json", "a.sensitivity.json", "a.plan.json"):
+        (folder / name).write_text(deep)
+    (folder / "a.plan").write_bytes(b"any")
+    graph = tiny.tiny_graph()
+    graph.metadata_props.add(key=METADATA_KEY, value=deep)
+    onnx.save(graph, folder / "a.onnx")
+    adaptive = ("--target-macs", "0.5x", "--scope", "adaptive", "--sensitivity", "a.sensitivity.json")
+    one_line(rcompress("report", "a.result.json"), "a.result.json", "nested too deeply")
+    one_line(rcompress("quantize", "r20.pth", "--calib", "a.calib.json"), "a.calib.json", "nested too deeply")
+    one_line(rcompress("prune", "r20.pth", *adaptive), "a.sensitivity.json", "nested too deeply")
+    one_line(rcompress("inspect", "a.plan"), "a.plan.json")
+    one_line(rcompress("inspect", "a.onnx"), "a.onnx", "nested too deeply")
 
 
 @pytest.mark.parametrize("ratio", ["0", "1", "1.5", "-0.2", "many"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 
 from rcompress.artifacts.files import require_file, sha256_of, write_atomic
+from rcompress.artifacts.json_text import parse_json
 from rcompress.artifacts.spec import FORMAT, ModelSpec, SpecError
 from rcompress.errors import RcompressError
 
@@ -89,9 +90,9 @@ def parse_description(path: Path, text: str) -> ModelSpec:
         RcompressError: it is not ours or is broken.
     """
     try:
-        content = json.loads(text)
+        content = parse_json(text)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise SpecError(f"its description is not in the format {FORMAT}")
         return ModelSpec.from_dict(content.get("model"))
-    except (json.JSONDecodeError, SpecError) as error:
+    except ValueError as error:
         raise RcompressError(path, f"broken description ({error})", "write it again with rcompress") from None

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rcompress.artifacts.json_text import parse_json
 from rcompress.artifacts.spec import SpecError
 
 DTYPES: dict[str, torch.dtype] = {
@@ -163,8 +164,8 @@ def _parts(content: object) -> tuple[list[Entry], Bytes]:
 def _index(deflated: bytes) -> list[Any]:
     try:
         inflater = zlib.decompressobj()
-        index = json.loads(inflater.decompress(deflated, MAX_INDEX_BYTES))
-    except (zlib.error, ValueError, RecursionError):
+        index = parse_json(inflater.decompress(deflated, MAX_INDEX_BYTES))
+    except (zlib.error, ValueError):
         index = None
     if not isinstance(index, list):
         raise SpecError("the index of its packed weights is damaged")

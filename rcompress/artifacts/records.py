@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rcompress.artifacts.files import require_file, write_atomic
+from rcompress.artifacts.json_text import parse_json
 from rcompress.artifacts.machine import machine_summary, package_versions
 from rcompress.errors import RcompressError
 
@@ -76,11 +77,11 @@ def read_records(path: Path) -> list[Record]:
     """
     require_file(path)
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_text())
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise ValueError("no rcompress records")
         return [_record(entry) for entry in content["records"]]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RcompressError(
             path, f"holds no result records ({error})", "name a file written by rcompress eval or bench"
         ) from None
@@ -108,8 +109,8 @@ def _holds_records(path: Path) -> bool:
     if path.suffix != ".json":
         return False
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
+        content = parse_json(path.read_text())
+    except (OSError, ValueError):
         return False
     return isinstance(content, dict) and content.get("schema") == SCHEMA
 

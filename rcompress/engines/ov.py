@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 
 from rcompress.artifacts.files import require_file, sha256_of, write_atomic
+from rcompress.artifacts.json_text import parse_json
 from rcompress.artifacts.onnx_file import parse_description
 from rcompress.artifacts.spec import FORMAT, ModelSpec
 from rcompress.engines.base import (
@@ -215,7 +216,7 @@ def _read(path: Path) -> tuple[Any, str | None, Precision]:
     if not network.has_rt_info([RUNTIME_KEY]):
         return network, None, "fp32"
     try:
-        runtime = json.loads(network.get_rt_info([RUNTIME_KEY]).astype(str))
+        runtime = parse_json(network.get_rt_info([RUNTIME_KEY]).astype(str))
         precision, expected = runtime["precision"], runtime["bin_sha256"]
     except (RuntimeError, ValueError, KeyError, TypeError):
         raise RcompressError(path, "its description is broken", "build it again") from None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rcompress.artifacts.files import require_file, sha256_of, write_atomic
+from rcompress.artifacts.json_text import parse_json
 from rcompress.artifacts.onnx_file import parse_description
 from rcompress.artifacts.spec import FORMAT, ModelSpec
 from rcompress.errors import RcompressError
@@ -80,7 +81,7 @@ def read_sidecar(plan: Path) -> Sidecar:
         )
     require_file(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         engine = dict(content["engine"])
         if engine["backend"] not in get_args(PlanBackend):
             raise ValueError("unknown backend")

@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 
 from rcompress.artifacts.files import require_file, write_atomic
+from rcompress.artifacts.json_text import parse_json
 from rcompress.errors import RcompressError
 from rcompress.methods.calibration import Range
 
@@ -52,7 +53,7 @@ def read_cache(path: Path) -> CalibrationCache:
     """
     require_file(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         if content.pop("format") != FORMAT:
             raise ValueError(f"its format is not {FORMAT}")
         ranges = {str(name): _range(entry) for name, entry in content.pop("ranges").items()}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rcompress.artifacts.files import require_file
+from rcompress.artifacts.json_text import parse_json
 from rcompress.errors import RcompressError
 from rcompress.report.curves import SERIES_MOST, Series, curves, series_colours
 from rcompress.report.frame import Row
@@ -75,8 +75,8 @@ def _series(run: str, epochs: Sequence[Row], figure: str) -> list[Series]:
 def _epochs(path: Path) -> list[Row]:
     try:
         lines = require_file(path).read_text("utf-8").splitlines()
-        epochs = [_numbers(json.loads(line)) for line in lines]
-    except (ValueError, OverflowError, RecursionError):
+        epochs = [_numbers(parse_json(line)) for line in lines]
+    except (ValueError, OverflowError):
         raise RcompressError(
             path, "is no log of a training run", "name the .log.jsonl that rcompress train wrote"
         ) from None

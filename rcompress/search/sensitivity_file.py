@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rcompress.artifacts.files import require_file, write_atomic
+from rcompress.artifacts.json_text import parse_json
 from rcompress.artifacts.machine import machine_summary, package_versions
 from rcompress.errors import RcompressError
 from rcompress.search.sensitivity import Curve, Point
@@ -59,7 +60,7 @@ def read_sensitivity(path: Path) -> Sensitivity:
     """
     require_file(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         if content.pop("format") != FORMAT:
             raise ValueError(f"its format is not {FORMAT}")
         curves = {str(name): _curve(entry) for name, entry in content.pop("curves").items()}

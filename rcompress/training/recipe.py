@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
+from rcompress.data.catalog import IMAGENET_MEAN, IMAGENET_STD
 from rcompress.errors import RcompressError
 
 Optimizer = Literal["sgd", "adamw"]
@@ -54,7 +55,6 @@ class Recipe:
             )
 
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 STUDY = Recipe(learning_rate=0.1, schedule="cosine", warmup=0.0, ema=0.0)
 RECIPES: dict[str, Recipe] = {
