@@ -83,7 +83,7 @@ def _published_page(folder: Path) -> str:
         "published_id,method,artifact,top1_percent,needs,command\n"
         "s/same,As published,a.pth,92,,make same\ns/missing,<b>FP16</b>,c.plan,93,a GPU,make missing\n"
     )
-    report = build_report(reporting.family(), published=read_published(table))
+    report = build_report(reporting.family(), published=read_published([table]))
     return page(report, *gallery(report))
 
 

@@ -26,7 +26,7 @@ MISSING = "s/t/missing,FP16,c.plan,93,,1,,a GPU,make c"
 def _report(folder: Path, lines: tuple[str, ...], records: list[Record] | None = None) -> Report:
     path = folder / "table.csv"
     path.write_text("\n".join((HEADER, *lines)) + "\n")
-    return build_report(records or reporting.family(), published=read_published(path))
+    return build_report(records or reporting.family(), published=read_published([path]))
 
 
 def _rows(report: Report) -> list[dict[str, Any]]:
@@ -75,7 +75,7 @@ def test_another_network_or_data_set_is_seen_in_the_records(tmp_path: Path) -> N
     path = tmp_path / "t.csv"
     path.write_text("\n".join((header, *lines)) + "\n")
     same, other = build_report(
-        [reporting.evaluated("a.pth", 91.0)], published=read_published(path)
+        [reporting.evaluated("a.pth", 91.0)], published=read_published([path])
     ).published.to_dicts()
     assert (same["differs"], same["difference_top1_points"]) == (None, -1.0)
     assert (other["differs"], other["difference_top1_points"]) == ("a resnet20 here; on digits here", None)
@@ -146,7 +146,7 @@ def test_without_published_figures_there_is_no_table() -> None:
 def test_nothing_published_needs_every_column(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("\ufeffcommand, published_id ,method\r\nmake x,x,X\r\n\r\n")
-    frame = read_published(path)
+    frame = read_published([path])
     assert frame["published_id"].to_list() == ["x"]
     assert frame["published_size_bytes"].dtype == pl.Int64
 
@@ -175,13 +175,22 @@ def test_a_malformed_table_is_named_by_line(tmp_path: Path, text: str, said: str
     path = tmp_path / "table.csv"
     path.write_text(text)
     with pytest.raises(RcompressError, match=r"table\.csv") as caught:
-        read_published(path)
+        read_published([path])
     assert said in str(caught.value)
     assert caught.value.remedy
+
+
+def test_several_tables_follow_each_other(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.csv").write_text(f"published_id,method,command\n{name},M,make {name}\n")
+    tables = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    assert read_published(tables)["published_id"].to_list() == ["a", "b"]
+    with pytest.raises(RcompressError, match=r"a\.csv, line 2: a has a line already"):
+        read_published([*tables, tables[0]])
 
 
 def test_a_table_that_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RcompressError, match="is not UTF-8 text"):
-        read_published(path)
+        read_published([path])

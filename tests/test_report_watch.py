@@ -79,12 +79,12 @@ def test_a_broken_table_or_baseline_is_said(tmp_path: Path) -> None:
     reporting.write(tmp_path, [reporting.evaluated("a.pth", 91.0)])
     table = tmp_path / "table.csv"
     table.write_text("published_id\n")
-    assert "the column method is missing" in Watched([tmp_path], table).page("1")
+    assert "the column method is missing" in Watched([tmp_path], [table]).page("1")
     assert "is not among the artifacts" in Watched([tmp_path], baseline="b.pth").page("1")
-    before = Watched([tmp_path], table).version()
+    before = Watched([tmp_path], [table]).version()
     table.write_text("published_id,method,command\nx,X,make x\n")
-    assert Watched([tmp_path], table).version() != before
-    assert "make x" in Watched([tmp_path], table).page("1")
+    assert Watched([tmp_path], [table]).version() != before
+    assert "make x" in Watched([tmp_path], [table]).page("1")
 
 
 @pytest.mark.parametrize("path", ["table.csv", "../", "version/", "all.result.json"])

@@ -29,6 +29,13 @@ endef
 $(eval $(call TAUGHT_BY_LARGER,pre,$(WORK)/s18.pth,$(WORK)/s18.pth))
 $(eval $(call TAUGHT_BY_LARGER,scratch,,$(word 2,$(TRAIN.s18))))
 
+STUDIES := resnet18 resnet20 cpu survey playground resnet50
+PUBLISHED_FIGURES := $(wildcard artifacts/tables/published/*.csv)
+tables: $(RESULTS)/tables.csv
+$(RESULTS)/tables.csv: $(STUDIES:%=$(RESULTS)/%.md) $(PUBLISHED_FIGURES)
+	$(RCOMPRESS) report $(STUDIES:%=$(RESULTS)/%) --baseline r18.pth --score \
+	  $(PUBLISHED_FIGURES:%=--against %) -o $@
+
 # $(call PUBLISHED,NAME,TITLE,BASELINE,FILES,TIMED,BENCH OPTIONS,REPORT OPTIONS)
 figures_of = $(wildcard artifacts/tables/published/$(1).csv)
 define PUBLISHED

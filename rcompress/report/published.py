@@ -62,10 +62,10 @@ COLUMNS = (*TEXTS, *(figure.name for figure in FIGURES))
 PATTERN = "artifact_pattern"
 
 
-def read_published(path: Path) -> pl.DataFrame:
-    """The published rows of a CSV file, in its order.
+def read_published(paths: Sequence[Path]) -> pl.DataFrame:
+    """The published rows of CSV files, in their order.
 
-    Its columns: ``published_id``, ``method`` and ``command`` (what makes and measures the row), never empty;
+    Their columns: ``published_id``, ``method`` and ``command`` (what makes and measures the row), never empty;
     and any of ``artifact`` (name or glob of our file), ``arch`` and ``dataset`` (theirs; where our record tells
     another, that is said), ``differs`` (what else differs between the settings; empty: nothing of model and
     data), ``needs`` (what a measurement may lack), and the figures ``top1_percent``, ``top5_percent``,
@@ -76,15 +76,19 @@ def read_published(path: Path) -> pl.DataFrame:
         ``artifact_pattern``; an empty text or figure is null.
 
     Raises:
-        RcompressError: the file is missing or malformed; the message names the line.
+        RcompressError: a file is missing or malformed; the message names the line.
     """
     rows: dict[str, Row] = {}
-    for line, cells in _lines(path):
-        row = _row(path, line, cells)
-        if rows.setdefault(row["published_id"], row) is not row:
-            raise _fault(path, line, f"{row['published_id']} has a line already", "give each row its own id")
-    if not rows:
-        raise RcompressError(path, "holds no published row", "write one line per row below the header")
+    for path in paths:
+        before = len(rows)
+        for line, cells in _lines(path):
+            row = _row(path, line, cells)
+            if rows.setdefault(row["published_id"], row) is not row:
+                raise _fault(
+                    path, line, f"{row['published_id']} has a line already", "give each row its own id"
+                )
+        if len(rows) == before:
+            raise RcompressError(path, "holds no published row", "write one line per row below the header")
     schema = {_column(name): pl.String for name in TEXTS}
     return pl.DataFrame(
         list(rows.values()), schema=schema | {figure.theirs: figure.dtype for figure in FIGURES}

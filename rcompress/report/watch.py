@@ -38,14 +38,14 @@ class Watched:
 
     Attributes:
         sources: record files, and folders that hold some; those that are not there yet are waited for.
-        against: a table of published figures, or None.
+        against: tables of published figures.
         baseline: as in `build_report`.
         title: the page's heading.
         score: as in `build_report`.
     """
 
     sources: Sequence[Path]
-    against: Path | None = None
+    against: Sequence[Path] = ()
     baseline: str | None = None
     title: str = TITLE
     score: bool = False
@@ -53,7 +53,7 @@ class Watched:
     def version(self) -> str:
         """Changes when a file appears, changes or goes."""
         files = [*find_record_files(self.sources)[0], *find_logs(self.sources)]
-        said = "\n".join(_stamp(path) for path in [*files, *filter(None, [self.against])])
+        said = "\n".join(_stamp(path) for path in [*files, *self.against])
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
     def page(self, version: str) -> str:
@@ -62,7 +62,7 @@ class Watched:
         runs, more = _readable(find_logs(self.sources), lambda path: list(read_logs([path]).items()))
         faults += more
         try:
-            published = None if self.against is None else read_published(self.against)
+            published = read_published(self.against) if self.against else None
             report = build_report(records, self.baseline, self.title, published, dict(runs), self.score)
         except RcompressError as error:
             return waiting_page(self.title, [str(error), *faults], version)

@@ -40,9 +40,11 @@ def command(
         ),
     ] = None,
     against: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            "--against", help="Other people's figures (CSV) to put ours beside.", show_default=False
+            "--against",
+            help="Other people's figures (CSV) to put ours beside; may be repeated.",
+            show_default=False,
         ),
     ] = None,
     score: Annotated[
@@ -90,7 +92,7 @@ def command(
         if watch:
             from rcompress.report.watch import Watched
 
-            _serve(Watched(sources, against, baseline, title, score), port, out)
+            _serve(Watched(sources, against or (), baseline, title, score), port, out)
             return
         from rcompress.artifacts.files import require_output
         from rcompress.report.build import build_report, read_sources
@@ -102,8 +104,8 @@ def command(
         for path in (path for path in skipped if not is_log(path)):
             out.note(f"skipped {path}: not a *.result.json file")
         for path in outputs or ():
-            require_output(require_kind(path), [*read, *filter(None, [against])])
-        published = None if against is None else read_published(against)
+            require_output(require_kind(path), [*read, *(against or ())])
+        published = read_published(against) if against else None
         report = build_report(records, baseline, title, published, read_logs(find_logs(sources)), score)
         if not outputs:
             _show(report, out)
