@@ -19,3 +19,8 @@ def record_name(name: str, kind: str) -> Path:
 def beside(path: Path, ending: str) -> Path:
     """A sidecar's name: ``r20.pth`` and ``.result.json`` give ``r20.result.json`` in the same folder."""
     return path.with_name(path.name.removesuffix(path.suffix) + ending)
+
+
+def file_stem(arch: str) -> str:
+    """A file's name from an architecture's, which may be ``package.module:callable``."""
+    return arch.replace(":", "-").replace(".", "-")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 import typer
 
 from rcompress.cli import options
-from rcompress.cli.naming import derived
+from rcompress.cli.naming import derived, file_stem
 from rcompress.cli.output import Output
 from rcompress.cli.recipes import changed_recipe
 
@@ -106,7 +106,7 @@ def command(
         from rcompress.training.teachers import load_member
         from rcompress.training.teaching import teach
 
-        default = derived(source, "distilled") if source else Path(f"{_file_stem(student)}-distilled.pth")
+        default = derived(source, "distilled") if source else Path(f"{file_stem(student)}-distilled.pth")
         target = require_checkpoint_output(output or default, [*teacher, *([source] if source else [])])
         lesson = Lesson(
             losses,
@@ -217,7 +217,3 @@ def _pair(text: str) -> tuple[str, str]:
     if not (student and teacher):
         raise typer.BadParameter(f"{text!r} is no pair such as layer2=layer2", param_hint="--layers")
     return student, teacher
-
-
-def _file_stem(arch: str) -> str:
-    return arch.replace(":", "-").replace(".", "-")

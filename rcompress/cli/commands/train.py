@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rcompress.cli import options
-from rcompress.cli.naming import derived
+from rcompress.cli.naming import derived, file_stem
 from rcompress.cli.output import Output
 from rcompress.cli.penalizing import Penalty, PenaltyRatio, PenaltyStrength, penalties, require_consistent
 from rcompress.cli.recipes import changed_recipe
@@ -106,7 +106,7 @@ def command(
 
         origin = Origin(init, arch, builder, dataset, data_dir, image_size)
         source = origin.source
-        default = derived(source, "tuned", ".pth") if source else Path(f"{_file_stem(arch)}.pth")
+        default = derived(source, "tuned", ".pth") if source else Path(f"{file_stem(arch or 'model')}.pth")
         target = require_checkpoint_output(
             output or default, [path for path in (source, config, *(teacher or ())) if path]
         )
@@ -145,7 +145,3 @@ def command(
         write_trained(target, "train", start.spec, outcome, details, start.parent)
         say_scores(out, outcome)
         out.path(target, metrics=outcome.metrics)
-
-
-def _file_stem(arch: str | None) -> str:
-    return (arch or "model").replace(":", "-").replace(".", "-")
