@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from unittest import mock
 
+from tests.pruning_tables import pruning
 from tests.result_tables import RECORDS, quantization
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +50,7 @@ def results() -> str:
     return markdown(build_report(records, "r20.pth")).split("\n", 2)[2]
 
 
-PARTS = {"commands": commands, "results": results, "quantization": quantization}
+PARTS = {"commands": commands, "results": results, "quantization": quantization, "pruning": pruning}
 
 
 def marks(part: str) -> tuple[str, str]:

@@ -63,6 +63,15 @@ def test_other_steps_and_engines_are_other_lines() -> None:
     assert labels == {"prune l2; torch", "prune taylor; torch", "prune l2; quantize int8; onnxruntime"}
 
 
+def test_of_many_methods_the_most_measured_and_most_accurate_are_drawn() -> None:
+    others = [_pruned(ratio, f"way{number}") for number in range(9) for ratio in (0.3, 0.5)]
+    for record in others:
+        record.metrics["top1_percent"] += int(record.artifact[3])
+    [macs, _] = removal_plots(build_report([*_family(), *others]))
+    assert "8 of 11 methods" in macs.subtitle[2]
+    assert set(macs.legend) == {f"prune way{number}" for number in range(1, 9)}
+
+
 def test_one_strength_without_its_root_is_no_line() -> None:
     assert removal_plots(build_report([_pruned(0.5)])) == []
     assert removal_plots(build_report([_record(ROOT, 91.0, 1000, [])])) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 from rcompress.report.ancestry import Descent, descent
@@ -41,10 +42,17 @@ def removal_plots(report: Report) -> list[Plot]:
     for name, title, key, whole, label in AXES:
         conditions, lines = _lines(_points(report, rows, key, whole))
         if lines:
-            chart = curves(lines, label, "top-1 accuracy (%)")
-            legend = series_colours(line.label for line in lines)
-            plots.append(Plot(name, title, [in_words(conditions), READING], chart, legend=legend))
+            shown = lines[:SERIES_MOST]
+            chart = curves(shown, label, "top-1 accuracy (%)")
+            legend = series_colours(line.label for line in shown)
+            subtitle = [in_words(conditions), READING, *_left_out(lines)]
+            plots.append(Plot(name, title, subtitle, chart, legend=legend))
     return plots
+
+
+def _left_out(lines: Sequence[Series]) -> list[str]:
+    most = f"{SERIES_MOST} of {len(lines)} methods: those measured most often, of these the most accurate."
+    return [most] if len(lines) > SERIES_MOST else []
 
 
 def _points(report: Report, rows: Sequence[Row], key: str, whole: str) -> list[_Point]:
@@ -83,7 +91,7 @@ def _series(points: Sequence[_Point]) -> list[Series]:
         line = sorted([*group, *([start] if start else [])], key=lambda point: point.removed)
         if len({round(point.removed, 1) for point in line}) > 1:
             found.append((kind, line))
-    found = sorted(found, key=lambda pair: -len(pair[1]))[:SERIES_MOST]
+    found.sort(key=lambda pair: (-len(pair[1]), -fmean(point.row["top1_percent"] for point in pair[1])))
     labels = _labels([kind for kind, _ in found])
     return [
         Series(label, [_drawn(point) for point in line])

@@ -1,0 +1,114 @@
+"""README.md's tables of pruning, from the records under ``artifacts/reference/pruning``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rcompress.report.build import build_report, read_sources
+from rcompress.report.text import with_spread
+from tests.result_tables import RECORDS, STEMS
+
+Row = dict[str, Any]
+
+IMPORTANCES = ("l1", "l2", "bn-scale", "fpgm", "lamp", "taylor", "hessian", "activation", "random")
+SCOPES = ("local", "global", "adaptive")
+REMOVED = (30, 50, 60, 75, 90)
+STRENGTHS = {
+    "l2, local": "l2-local",
+    "l2, global": "l2-global",
+    "l2, adaptive": "l2-adaptive",
+    "taylor, global": "taylor-global",
+    "taylor, adaptive": "taylor-adaptive",
+}
+ZEROS = {
+    "50 % of the weights": "sparse50",
+    "75 % of the weights": "sparse75",
+    "90 % of the weights": "sparse90",
+    "2:4": "nm24",
+    "30 % of the filters": "filters30",
+}
+TRAINED = {
+    "": "",
+    "half the MACs: l2, local": "-l2-local-macs50-ft",
+    "half the MACs: taylor, global": "-taylor-global-macs50-ft",
+    "half the MACs: l2, adaptive": "-l2-adaptive-macs50-ft",
+    "half the MACs: l2, adaptive, 15 epochs": "-l2-adaptive-macs50-long",
+    "30 % of the channels, at once": "-ratio30-ft",
+    "30 % of the channels, in three steps": "-ratio30-steps3-ft",
+    "75 % of the weights": "-sparse75-ft",
+    "90 % of the weights": "-sparse90-ft",
+    "90 % of the weights, little by little": "-sparse90-cubic-ft",
+    "2:4": "-nm24-ft",
+}
+
+
+def pruning() -> str:
+    """What stays of the accuracy without training, and what training gives back, as Markdown."""
+    rows = _by_artifact()
+    stems = STEMS.values()
+
+    def recovered(name: str) -> Callable[[str], str]:
+        return lambda way: _recovered(rows, name.format(way))
+
+    halved = _table(
+        ["half the MACs", *(f"{name}, {scope}" for name in STEMS for scope in SCOPES)],
+        {way: way for way in IMPORTANCES},
+        [recovered(f"{stem}-{{}}-{scope}-macs50.pth") for stem in stems for scope in SCOPES],
+    )
+    stronger = _table(
+        ["fewer MACs", *(f"{name}, {share} %" for name in STEMS for share in REMOVED)],
+        STRENGTHS,
+        [recovered(f"{stem}-{{}}-macs{share}.pth") for stem in stems for share in REMOVED],
+    )
+    zeros = _table(["zeros", *STEMS], ZEROS, [recovered(f"{stem}-{{}}.pth") for stem in stems])
+    trained = "\n".join(
+        _trained(rows, name, stem, way, suffix)
+        for name, stem in STEMS.items()
+        for way, suffix in TRAINED.items()
+        if f"{stem}{suffix}.pth" in rows
+    )
+    heads = "| trained again | top-1 (%) | difference | parameters (k) | not zero (k) | MACs (M) | KiB | ms |"
+    rule = "| --- |" + " ---: |" * 7
+    return "\n\n".join([halved, stronger, zeros, f"{heads}\n{rule}\n{trained}"])
+
+
+def _by_artifact() -> dict[str, Row]:
+    """All that is known of an artifact: accuracy from one record, speed for one image from another."""
+    records, _, _ = read_sources([RECORDS / "pruning"])
+    rows: dict[str, Row] = {}
+    for row in build_report(records).frame.to_dicts():
+        if row["batch_size"] in (None, 1):
+            known = {key: value for key, value in row.items() if value is not None}
+            rows.setdefault(row["artifact"], {}).update(known)
+    return rows
+
+
+def _table(heads: list[str], ways: dict[str, str], cells: list[Callable[[str], str]]) -> str:
+    lines = [" | ".join([shown, *(cell(way) for cell in cells)]) for shown, way in ways.items()]
+    rule = "| --- |" + " ---: |" * (len(heads) - 1)
+    return "\n".join([f"| {' | '.join(heads)} |", rule, *(f"| {line} |" for line in lines)])
+
+
+def _recovered(rows: dict[str, Row], artifact: str) -> str:
+    """The accuracy, with BatchNorm re-estimated, on images that chose nothing."""
+    return f"{rows[artifact]['top1_percent']:.2f}" if artifact in rows else ""
+
+
+def _trained(rows: dict[str, Row], name: str, stem: str, way: str, suffix: str) -> str:
+    row, origin, timed = (
+        rows[f"{stem}{suffix}.pth"],
+        rows[f"{stem}.pth"],
+        rows.get(f"{stem}{suffix}.onnx", {}),
+    )
+    interval = f"({row['top1_percent_low']:.2f}-{row['top1_percent_high']:.2f})"
+    counts = [row["parameters"] / 1e3, row["nonzero_parameters"] / 1e3, row["macs"] / 1e6]
+    cells = [
+        f"{name}{', ' if way else ''}{way}",
+        f"{row['top1_percent']:.2f} {interval}",
+        f"{row['top1_percent'] - origin['top1_percent']:+.2f}",
+        *(f"{count:.1f}" for count in counts),
+        f"{row['size_bytes'] / 1024:.0f}",
+        with_spread(timed, "latency_p50_ms") if timed else "",
+    ]
+    return f"| {' | '.join(cells)} |"
