@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from rcompress.measure.static import file_metrics
 from rcompress.progress import SILENT, Progress
 
 BUSY_PERCENT = 20.0
+MOST_PROBES = 4
 PRECISIONS = {"I8": "int8", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
 
@@ -81,10 +83,10 @@ def benchmark(
         batches = _all_batches(engines, options.batch_sizes, progress)
         conditions = _conditions(options, progress)
         progress.note("measuring peak memory")
-        names = distinct_names(paths)
+        peaks = _peaks(engines, batches, options.run, progress)
         candidates = [
-            _candidate(name, engine, batches, options.run, progress)
-            for name, engine in zip(names, engines, strict=True)
+            _candidate(name, engine, peak, options.run)
+            for name, engine, peak in zip(distinct_names(paths), engines, peaks, strict=True)
         ]
         _say_missing_energy(candidates, progress)
         records: list[Record] = []
@@ -100,17 +102,27 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
     return [str(path) if names.count(path.name) > 1 else path.name for path in paths]
 
 
-def _candidate(
-    name: str, engine: Engine, batches: Sequence[int], run: RunOptions, progress: Progress
-) -> _Candidate:
-    info = engine.info
-    device = _device(info, run)
-    allowed = sorted(batch for batch in batches if info.input_shape[0] in (None, batch))
-    arguments: list[Any] = [str(info.path), info.backend, asdict(run), allowed]
-    with timing_lock(progress):
-        peaks = peak_memory_bytes("rcompress.engines.probe:engine_stages", arguments, device)
-    static = file_metrics(info.path, info.spec, run.arch)
-    return _Candidate(name, engine, static, dict(zip(allowed, peaks, strict=True)), energy_meter(device))
+def _peaks(
+    engines: Sequence[Engine], batches: Sequence[int], run: RunOptions, progress: Progress
+) -> list[dict[int, int]]:
+    """Of each engine the peak memory by batch size; several at once on a CPU, a GPU's memory is one for all."""
+
+    def measured(engine: Engine) -> dict[int, int]:
+        info = engine.info
+        allowed = sorted(batch for batch in batches if info.input_shape[0] in (None, batch))
+        arguments = [str(info.path), info.backend, asdict(run), allowed]
+        found = peak_memory_bytes("rcompress.engines.probe:engine_stages", arguments, _device(info, run))
+        return dict(zip(allowed, found, strict=True))
+
+    on_gpu = any(_device(engine.info, run) != "cpu" for engine in engines)
+    workers = 1 if on_gpu else min(MOST_PROBES, available_cores())
+    with timing_lock(progress), ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(measured, engines))
+
+
+def _candidate(name: str, engine: Engine, peaks: dict[int, int], run: RunOptions) -> _Candidate:
+    static = file_metrics(engine.info.path, engine.info.spec, run.arch)
+    return _Candidate(name, engine, static, peaks, energy_meter(_device(engine.info, run)))
 
 
 def _device(info: EngineInfo, run: RunOptions) -> str:
