@@ -31,6 +31,7 @@ ZEROS = {
 TRAINED = {
     "": "",
     "half the MACs: l2, local": "-l2-local-macs50-ft",
+    "half the MACs: l2, global": "-l2-global-macs50-ft",
     "half the MACs: taylor, global": "-taylor-global-macs50-ft",
     "half the MACs: l2, adaptive": "-l2-adaptive-macs50-ft",
     "half the MACs: l2, adaptive, 15 epochs": "-l2-adaptive-macs50-long",
@@ -40,6 +41,7 @@ TRAINED = {
     "90 % of the weights": "-sparse90-ft",
     "90 % of the weights, little by little": "-sparse90-cubic-ft",
     "2:4": "-nm24-ft",
+    "30 % of the filters": "-filters30-ft",
 }
 
 

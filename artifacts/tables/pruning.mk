@@ -33,7 +33,8 @@ $(foreach percent,$(REMOVED),\
   $(foreach importance,$(IMPORTANCES),\
     $(call pruned,$(importance),local,$(percent)) $(call pruned,$(importance),global,$(percent)))\
   $(foreach importance,$(ADAPTIVE_IMPORTANCES),$(call pruned,$(importance),adaptive,$(percent))))
-$(call trained,l2,local,50) $(call trained,taylor,global,50) $(call trained,l2,adaptive,50) $(call long,l2,adaptive,50)
+$(call trained,l2,local,50) $(call trained,l2,global,50) $(call trained,taylor,global,50) $(call trained,l2,adaptive,50)
+$(call long,l2,adaptive,50)
 
 $(foreach percent,50 75 90,$(call other,sparse$(percent),sparsify,--sparsity 0.$(percent),SPARSE))
 $(call other,nm24,sparsify,--nm 2:4,SPARSE)
@@ -43,6 +44,7 @@ RETRAIN := --finetune-epochs $(FINETUNE_EPOCHS) --resume
 $(call other,sparse75-ft,sparsify,--sparsity 0.75 $(RETRAIN),FINETUNED)
 $(call other,sparse90-ft,sparsify,--sparsity 0.90 $(RETRAIN),FINETUNED)
 $(call other,sparse90-cubic-ft,sparsify,--sparsity 0.90 --schedule cubic $(RETRAIN),FINETUNED)
+$(call other,filters30-ft,sparsify,--filters 0.3 $(RETRAIN),FINETUNED)
 $(call other,nm24-ft,sparsify,--nm 2:4 $(RETRAIN),FINETUNED)
 $(call other,ratio30-ft,prune,--ratio 0.3 --round-to $(ROUND_TO) $(RETRAIN),FINETUNED)
 $(call other,ratio30-steps3-ft,prune,--ratio 0.3 --round-to $(ROUND_TO) --steps 3 --resume \
