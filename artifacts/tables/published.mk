@@ -37,7 +37,7 @@ $(RESULTS)/tables.csv: $(STUDIES:%=$(RESULTS)/%.md) $(PUBLISHED_FIGURES)
 	  $(PUBLISHED_FIGURES:%=--against %) -o $@
 
 # $(call PUBLISHED,NAME,TITLE,BASELINE,FILES,TIMED,BENCH OPTIONS,REPORT OPTIONS)
-figures_of = $(wildcard artifacts/tables/published/$(1).csv)
+figures_of = $(filter %/$(1).csv,$(PUBLISHED_FIGURES))
 define PUBLISHED
 .PHONY: table-$(1)
 tables: table-$(1)

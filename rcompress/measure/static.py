@@ -60,12 +60,12 @@ def _inherited(spec: ModelSpec | None) -> dict[str, int]:
 
 def _checkpoint_metrics(loaded: LoadedModel) -> dict[str, int]:
     """Of the network as it is computed with in FP32, but of its tensors as the file stores them."""
-    figures = module_metrics(loaded.module, loaded.spec.preprocessing.input_size)
+    complexity = module_complexity(loaded.module, loaded.spec.preprocessing.input_size)
+    figures = _with_macs(module_weights(loaded.module.to(loaded.stored)), complexity)
     figures["bit_operations"] = 8 * loaded.stored.itemsize * figures["macs"]
-    stored = module_weights(loaded.module.to(loaded.stored))
-    if loaded.packed_bytes is None:
-        return figures | {"weights_bytes": stored.stored_bytes, "nonzero_bits": stored.nonzero_bits}
-    return figures | {"weights_bytes": loaded.packed_bytes, "nonzero_bits": 8 * loaded.packed_bytes}
+    if loaded.packed_bytes is not None:
+        figures |= {"weights_bytes": loaded.packed_bytes, "nonzero_bits": 8 * loaded.packed_bytes}
+    return figures
 
 
 def _with_macs(weights: Weights, complexity: Complexity) -> dict[str, int]:
