@@ -7,7 +7,7 @@ from typing import Any
 
 from rcompress.report.build import build_report, read_sources
 from rcompress.report.text import with_spread
-from tests.result_tables import RECORDS, STEMS
+from tests.result_tables import RECORDS, STEMS, table
 
 Row = dict[str, Any]
 
@@ -53,26 +53,36 @@ def pruning() -> str:
     def recovered(name: str) -> Callable[[str], str]:
         return lambda way: _recovered(rows, name.format(way))
 
-    halved = _table(
+    halved = _ways(
         ["half the MACs", *(f"{name}, {scope}" for name in STEMS for scope in SCOPES)],
         {way: way for way in IMPORTANCES},
         [recovered(f"{stem}-{{}}-{scope}-macs50.pth") for stem in stems for scope in SCOPES],
     )
-    stronger = _table(
+    stronger = _ways(
         ["fewer MACs", *(f"{name}, {share} %" for name in STEMS for share in REMOVED)],
         STRENGTHS,
         [recovered(f"{stem}-{{}}-macs{share}.pth") for stem in stems for share in REMOVED],
     )
-    zeros = _table(["zeros", *STEMS], ZEROS, [recovered(f"{stem}-{{}}.pth") for stem in stems])
-    trained = "\n".join(
-        _trained(rows, name, stem, way, suffix)
-        for name, stem in STEMS.items()
-        for way, suffix in TRAINED.items()
-        if f"{stem}{suffix}.pth" in rows
+    zeros = _ways(["zeros", *STEMS], ZEROS, [recovered(f"{stem}-{{}}.pth") for stem in stems])
+    trained = table(
+        [
+            "trained again",
+            "top-1 (%)",
+            "difference",
+            "parameters (k)",
+            "not zero (k)",
+            "MACs (M)",
+            "KiB",
+            "ms",
+        ],
+        [
+            _trained(rows, name, stem, way, suffix)
+            for name, stem in STEMS.items()
+            for way, suffix in TRAINED.items()
+            if f"{stem}{suffix}.pth" in rows
+        ],
     )
-    heads = "| trained again | top-1 (%) | difference | parameters (k) | not zero (k) | MACs (M) | KiB | ms |"
-    rule = "| --- |" + " ---: |" * 7
-    return "\n\n".join([halved, stronger, zeros, f"{heads}\n{rule}\n{trained}"])
+    return "\n\n".join([halved, stronger, zeros, trained])
 
 
 def _by_artifact() -> dict[str, Row]:
@@ -86,10 +96,8 @@ def _by_artifact() -> dict[str, Row]:
     return rows
 
 
-def _table(heads: list[str], ways: dict[str, str], cells: list[Callable[[str], str]]) -> str:
-    lines = [" | ".join([shown, *(cell(way) for cell in cells)]) for shown, way in ways.items()]
-    rule = "| --- |" + " ---: |" * (len(heads) - 1)
-    return "\n".join([f"| {' | '.join(heads)} |", rule, *(f"| {line} |" for line in lines)])
+def _ways(heads: list[str], ways: dict[str, str], cells: list[Callable[[str], str]]) -> str:
+    return table(heads, [[shown, *(cell(way) for cell in cells)] for shown, way in ways.items()])
 
 
 def _recovered(rows: dict[str, Row], artifact: str) -> str:
@@ -97,7 +105,7 @@ def _recovered(rows: dict[str, Row], artifact: str) -> str:
     return f"{rows[artifact]['top1_percent']:.2f}" if artifact in rows else ""
 
 
-def _trained(rows: dict[str, Row], name: str, stem: str, way: str, suffix: str) -> str:
+def _trained(rows: dict[str, Row], name: str, stem: str, way: str, suffix: str) -> list[str]:
     row, origin, timed = (
         rows[f"{stem}{suffix}.pth"],
         rows[f"{stem}.pth"],
@@ -105,7 +113,7 @@ def _trained(rows: dict[str, Row], name: str, stem: str, way: str, suffix: str) 
     )
     interval = f"({row['top1_percent_low']:.2f}-{row['top1_percent_high']:.2f})"
     counts = [row["parameters"] / 1e3, row["nonzero_parameters"] / 1e3, row["macs"] / 1e6]
-    cells = [
+    return [
         f"{name}{', ' if way else ''}{way}",
         f"{row['top1_percent']:.2f} {interval}",
         f"{row['top1_percent'] - origin['top1_percent']:+.2f}",
@@ -113,4 +121,3 @@ def _trained(rows: dict[str, Row], name: str, stem: str, way: str, suffix: str) 
         f"{row['size_bytes'] / 1024:.0f}",
         with_spread(timed, "latency_p50_ms") if timed else "",
     ]
-    return f"| {' | '.join(cells)} |"

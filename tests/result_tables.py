@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,31 +53,37 @@ def quantization() -> str:
     records, _, _ = read_sources([RECORDS / "quantization"])
     report = build_report(records)
     rows = report.frame.to_dicts()
-    lines = [
-        "| | " + " | ".join(f"{name} top-1 (%) | difference | size (KiB)" for name in STEMS) + " |",
-        "| --- |" + " ---: | ---: | ---: |" * len(STEMS),
-    ]
-    for way, suffixes in WAYS.items():
-        cells = [_quality(rows, stem, suffixes) for stem in STEMS.values()]
-        lines.append(f"| {way} | " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        f"Speed on {'; '.join(report.machines)}: 1 thread, p50 in ms per call of 1 and of 64 images.",
-        "",
-    ]
-    heads = [f"{name}, batch {batch}" for name in TIMED for batch in (1, 64)]
-    lines += ["| | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
-    for engine, suffix in ENGINES.items():
-        cells = [_latency(rows, stem + suffix, batch) for stem in TIMED.values() for batch in (1, 64)]
-        lines.append(f"| {engine} | " + " | ".join(cells) + " |")
+    qualities = table(
+        ["", *(head for name in STEMS for head in (f"{name} top-1 (%)", "difference", "size (KiB)"))],
+        [
+            [way, *(cell for stem in STEMS.values() for cell in _quality(rows, stem, suffixes))]
+            for way, suffixes in WAYS.items()
+        ],
+    )
+    speeds = table(
+        ["", *(f"{name}, batch {batch}" for name in TIMED for batch in (1, 64))],
+        [
+            [engine, *(_latency(rows, stem + suffix, batch) for stem in TIMED.values() for batch in (1, 64))]
+            for engine, suffix in ENGINES.items()
+        ],
+    )
+    machines = "; ".join(report.machines)
+    speed = f"Speed on {machines}: 1 thread, p50 in ms per call of 1 and of 64 images."
     imported = {
         note.rpartition(": imported weights")[2] for note in report.notes if "imported weights" in note
     }
-    return "\n".join([*lines, "", *(f"- ResNet-32: imported weights{rest}" for rest in imported)])
+    origins = "\n".join(f"- ResNet-32: imported weights{rest}" for rest in imported)
+    return "\n\n".join([qualities, speed, speeds, origins])
 
 
-def _quality(rows: list[dict[str, Any]], stem: str, suffixes: tuple[str, ...]) -> str:
-    """``top-1 (interval) | difference to FP32 on the same split | size``."""
+def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, whose first column is text."""
+    rule = ["---", *("---:" for _ in heads[1:])]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rule, *lines))
+
+
+def _quality(rows: list[dict[str, Any]], stem: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Top-1 with its interval, the difference to FP32 on the same split, the size."""
     names = [stem + suffix for suffix in suffixes]
     measured = [row for row in rows if row["artifact"] in names and row["top1_percent"] is not None]
     row = min(measured, key=lambda each: each["split"] != "test")
@@ -90,7 +97,7 @@ def _quality(rows: list[dict[str, Any]], stem: str, suffixes: tuple[str, ...]) -
     half = "" if row["split"] == "test" else f", {row['split']}"
     interval = f"({row['top1_percent_low']:.2f}-{row['top1_percent_high']:.2f}{half})"
     difference = row["top1_percent"] - origin
-    return f"{row['top1_percent']:.2f} {interval} | {difference:+.2f} | {row['size_bytes'] / 1024:.0f}"
+    return [f"{row['top1_percent']:.2f} {interval}", f"{difference:+.2f}", f"{row['size_bytes'] / 1024:.0f}"]
 
 
 def _latency(rows: list[dict[str, Any]], artifact: str, batch: int) -> str:
