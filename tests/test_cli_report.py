@@ -156,6 +156,14 @@ def test_one_sheet_of_all_plots(report: Run, folder: Path) -> None:
     assert len(list(folder.glob("*.png"))) == 1
 
 
+def test_nothing_to_draw_is_said_of_the_picture_and_nothing_is_written(report: Run, tmp_path: Path) -> None:
+    reporting.write(tmp_path, [reporting.record("eval", "a.pth", {"size_bytes": 1000}, {})])
+    done = report(tmp_path, ".", "-o", "r.csv", "-o", "r.png")
+    assert done.returncode == 1
+    assert "r.png: there is nothing to draw" in done.stderr
+    assert not list(tmp_path.glob("r.*"))
+
+
 def test_missing_plots_and_skipped_files_are_told_on_stderr(report: Run, folder: Path) -> None:
     (folder / "notes.txt").write_text("hello")
     reporting.write(folder, [reporting.evaluated("c.pth", 80.0)], "c")

@@ -49,8 +49,6 @@ def write_report(report: Report, paths: Sequence[Path]) -> tuple[list[Path], lis
     """
     kinds = {require_kind(path).suffix.lower() for path in paths}
     shown = gallery(report) if kinds & DRAWN else Gallery([], [])
-    if ".png" in kinds and not shown.plots:
-        raise RcompressError(paths[0], "there is nothing to draw", " ".join(shown.missing))
     contents = [(path, _content(report, shown, path)) for path in paths]
     framed = [path for path in paths if path.suffix.lower() in ILLUSTRATED]
     pictures = {name: plot.png for path in framed for name, plot in _named(shown.plots, path)}
@@ -73,6 +71,8 @@ def _content(report: Report, shown: Gallery, path: Path) -> bytes:
             _frame(report).write_parquet(content)
             return content.getvalue()
         case _:
+            if not shown.plots:
+                raise RcompressError(path, "there is nothing to draw", " ".join(shown.missing))
             return sheet([plot.png for plot in shown.plots])
 
 
