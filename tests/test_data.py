@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from rcompress.artifacts.spec import Preprocessing
 from rcompress.data import balanced_indices, check_matches, input_batches, normalize, open_dataset
@@ -34,6 +35,18 @@ def write_parquet(path, labels, column="label", side=8):
         images.append({"bytes": stream.getvalue(), "path": None})
     pl.DataFrame({"img": images, column: labels}).write_parquet(path)
     return path
+
+
+def test_digits_are_scikit_learns():
+    split = open_dataset("digits").split("test")
+    bunch = load_digits()
+    grey = torch.from_numpy(bunch.images).float().div(16.0).unsqueeze(1)
+    enlarged = torch.nn.functional.interpolate(grey, size=(32, 32), mode="bilinear").mul(255).round()
+    known = {image.numpy().tobytes(): int(label) for image, label in zip(enlarged, bunch.target, strict=True)}
+    for images, labels in split.batches(100):
+        for image, label in zip(images, labels.tolist(), strict=True):
+            assert known[image[0].float().numpy().tobytes()] == label
+            assert torch.equal(image[0], image[2])
 
 
 def test_splits_are_disjoint_fixed_and_balanced():

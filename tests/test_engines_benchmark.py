@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
@@ -9,6 +14,7 @@ from rcompress.engines import RunOptions, build_engine, load_engine
 from rcompress.engines.base import EngineInfo
 from rcompress.engines.benchmark import BenchOptions, benchmark, distinct_names, main_precision
 from rcompress.engines.inputs import random_inputs
+from rcompress.engines.probe import libraries
 from rcompress.errors import RcompressError
 from tests import tiny
 
@@ -104,3 +110,35 @@ def test_random_inputs_are_shaped_and_typed_as_asked(tmp_path):
 def test_an_open_image_size_is_refused(tmp_path):
     with pytest.raises(RcompressError, match="image size open"):
         random_inputs(info((None, 3, None, None), "float32", tmp_path), 1)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "runtime", "not_needed"),
+    [
+        (".onnx", "onnxruntime", {"torch", "torchvision", "openvino"}),
+        (".xml", "openvino", {"torch", "torchvision", "onnxruntime"}),
+        (".pth", "torch", {"torchvision", "onnxruntime", "openvino"}),
+    ],
+)
+def test_memory_is_that_of_an_engine_beside_its_own_runtime(tmp_path, suffix, runtime, not_needed):
+    if suffix == ".xml":
+        path = build_engine(tiny.tiny_graph(), tiny.tiny_spec(), tmp_path / "t.xml", "openvino")
+    else:
+        make = tiny.tiny_onnx if suffix == ".onnx" else tiny.tiny_checkpoint
+        path = make(tmp_path / f"t{suffix}")
+    info = load_engine(path).info
+    code = (
+        "import json, sys\n"
+        "from rcompress.engines.probe import engine_stages\n"
+        "stages = engine_stages(*json.loads(sys.argv[1]))\n"
+        "next(stages)\n"
+        "print(json.dumps([list(sys.modules), len(list(stages)), list(sys.modules)]))\n"
+    )
+    arguments = [str(path), info.backend, asdict(QUICK["run"]), [1, 3], libraries(info)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(arguments)], check=True, capture_output=True, text=True
+    )
+    before, stages, after = json.loads(done.stdout)
+    assert runtime in before
+    assert not not_needed & set(after)
+    assert stages == 2

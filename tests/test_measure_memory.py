@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 
 import pytest
@@ -23,6 +24,14 @@ def passing(size):
     bytearray(b"x") * (100 * 1024 * 1024)
     yield
     bytearray(b"x") * (size * 1024 * 1024)
+    yield
+
+def reusing(block, count):
+    yield
+    bytearray(b"x") * (block * 1024 * 1024)
+    blocks = [bytearray(b"x") * (block * 1024 * 1024) for _ in range(count)]
+    del blocks[:-1]
+    rest = bytearray(b"x") * (block * (count - 1) * 1024 * 1024)
     yield
 
 def failing():
@@ -47,6 +56,12 @@ def test_stages_grow():
 def test_what_was_freed_again_counts_and_what_was_there_before_does_not():
     (peak,) = peak_memory_bytes("some_work:passing", [48])
     assert 47 * MIB <= peak < 64 * MIB
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that keeps freed blocks")
+def test_memory_that_was_freed_can_be_used_again():
+    (peak,) = peak_memory_bytes("some_work:reusing", [3, 20])
+    assert 59 * MIB <= peak < 72 * MIB
 
 
 def test_a_failure_says_why():

@@ -22,9 +22,6 @@ from rcompress.artifacts.packing import pack, packed_bytes, unpack
 from rcompress.artifacts.spec import FORMAT, ModelSpec, SpecError
 from rcompress.errors import RcompressError
 
-CHECKPOINT_SUFFIXES = (".pth", ".pt", ".th", ".pt2")
-"""Ours is the first; the others are foreign weights to be imported, or programs to be refused, by name."""
-
 PROGRAM_ENTRIES = ("constants.pkl", "archive_format")
 """What the archives of TorchScript and torch.export hold beside tensors."""
 

@@ -13,6 +13,8 @@ from typing import Any, Literal, TypedDict, get_args
 from rcompress.artifacts.machine import machine_summary, package_versions
 
 FORMAT = "rcompress/1"
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".th", ".pt2")
+"""Ours is the first; the others are foreign weights to be imported, or programs to be refused, by name."""
 Interpolation = Literal["bilinear", "bicubic"]
 ChoiceSplit = Literal["validation", "test-a"]
 MAX_SIDE = 1024  # of a network's input: a file must not make us run it on gigapixels

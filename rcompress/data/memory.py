@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import warnings
 import zipfile
@@ -25,15 +26,20 @@ DIGITS_TEST_FRACTION = 500 / 1797
 
 def digits_source(train: bool) -> MemorySource:
     """scikit-learn's 1,797 handwritten digits, 8x8 grey enlarged to 32x32 RGB; 500 of them are the test split."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    labels = torch.from_numpy(bunch.target).long()
-    grey = torch.from_numpy(bunch.images).float().div(16.0).unsqueeze(1)
+    table = torch.from_numpy(np.loadtxt(_digits_file(), delimiter=",", dtype=np.float32))
+    labels = table[:, -1].long()
+    grey = table[:, :-1].div(16.0).view(-1, 1, 8, 8)
     enlarged = F.interpolate(grey, size=(32, 32), mode="bilinear").mul(255).round().to(torch.uint8)
     rest, test = carve(labels, DIGITS_TEST_FRACTION)
     chosen = rest if train else test
     return MemorySource(enlarged[chosen].expand(-1, 3, -1, -1).contiguous(), labels[chosen])
+
+
+def _digits_file() -> Path:
+    """The file inside scikit-learn: importing scikit-learn for it would take a second."""
+    package = importlib.util.find_spec("sklearn")
+    assert package is not None and package.origin is not None
+    return Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
 
 
 def torchvision_cifar_source(name: str, root: Path, train: bool, download: bool) -> MemorySource:

@@ -8,9 +8,8 @@ from typing import Any
 
 import onnx
 
-from rcompress.artifacts.checkpoint import CHECKPOINT_SUFFIXES
 from rcompress.artifacts.files import require_file
-from rcompress.artifacts.spec import ModelSpec
+from rcompress.artifacts.spec import CHECKPOINT_SUFFIXES, ModelSpec
 from rcompress.engines.base import Backend, BackendStatus, BuildOptions, Engine, EngineInfo, RunOptions
 from rcompress.engines.selection import choose_backend
 from rcompress.engines.status import available_backends, backend_status

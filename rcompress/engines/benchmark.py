@@ -16,6 +16,7 @@ from rcompress.artifacts.records import Record
 from rcompress.engines import load_engine
 from rcompress.engines.base import Backend, Engine, EngineInfo, RunOptions
 from rcompress.engines.inputs import random_inputs
+from rcompress.engines.probe import libraries
 from rcompress.errors import RcompressError
 from rcompress.measure.energy import EnergyMeter, energy_j_per_image, energy_meter
 from rcompress.measure.latency import Call, Latency, time_interleaved
@@ -110,7 +111,7 @@ def _peaks(
     def measured(engine: Engine) -> dict[int, int]:
         info = engine.info
         allowed = sorted(batch for batch in batches if info.input_shape[0] in (None, batch))
-        arguments = [str(info.path), info.backend, asdict(run), allowed]
+        arguments = [str(info.path), info.backend, asdict(run), allowed, libraries(info)]
         found = peak_memory_bytes("rcompress.engines.probe:engine_stages", arguments, _device(info, run))
         return dict(zip(allowed, found, strict=True))
 

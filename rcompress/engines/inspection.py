@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rcompress.artifacts.checkpoint import CHECKPOINT_SUFFIXES
 from rcompress.artifacts.files import require_file, sha256_of
 from rcompress.artifacts.onnx_file import read_onnx
-from rcompress.artifacts.spec import ModelSpec
+from rcompress.artifacts.spec import CHECKPOINT_SUFFIXES, ModelSpec
 from rcompress.engines import load_engine
 from rcompress.engines.base import RunOptions
 from rcompress.engines.graph_io import opset_of

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rcompress.engines import MODULES, load_engine
-from rcompress.engines.base import Backend, RunOptions
+from rcompress.engines.base import Backend, EngineInfo, RunOptions
 from rcompress.engines.inputs import random_inputs
 
-RUNTIMES: dict[str, str] = {
-    "torch": "torchvision",
-    "torch-x86": "torchvision",
+RUNTIMES: dict[Backend, str] = {
+    "torch": "torch",
+    "torch-x86": "torch",
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",
     "tensorrt": "tensorrt",
@@ -21,12 +21,22 @@ RUNTIMES: dict[str, str] = {
 }
 
 
+def libraries(info: EngineInfo) -> list[str]:
+    """What the engine stands on: importing it is no part of the engine's own memory."""
+    names = [f"rcompress.engines.{MODULES[info.backend]}", RUNTIMES[info.backend]]
+    if RUNTIMES[info.backend] == "torch" and info.spec is not None:
+        from rcompress.models.zoo import is_torchvisions
+
+        names += ["torchvision"] * is_torchvisions(info.spec.arch)
+    return names
+
+
 def engine_stages(
-    path: str, backend: Backend, options: dict[str, Any], batch_sizes: list[int]
+    path: str, backend: Backend, options: dict[str, Any], batch_sizes: list[int], imported: list[str]
 ) -> Iterator[None]:
-    """Import the runtime, yield; load the engine; run the batch sizes, rising, and yield after each."""
-    import_module(f"rcompress.engines.{MODULES[backend]}")
-    import_module(RUNTIMES[backend])
+    """Import, yield; load the engine; run the batch sizes, rising, and yield after each."""
+    for name in imported:
+        import_module(name)
     yield
     engine = load_engine(Path(path), backend, RunOptions(**options))
     for batch in batch_sizes:

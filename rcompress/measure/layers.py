@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from rcompress.artifacts.checkpoint import CHECKPOINT_SUFFIXES
+from rcompress.artifacts.spec import CHECKPOINT_SUFFIXES
 from rcompress.models.cifar_resnet import FixedShortcut
 from rcompress.models.rebuild import load_model
 

@@ -49,6 +49,11 @@ def is_own(arch: str) -> bool:
     return ":" in arch and not arch.startswith(TORCHVISION_PREFIX)
 
 
+def is_torchvisions(arch: str) -> bool:
+    """Whether torchvision builds it."""
+    return arch in TORCHVISION_RESNETS or arch.startswith(TORCHVISION_PREFIX)
+
+
 def _options(arch: str, given: dict[str, str], **defaults: str) -> dict[str, str]:
     for name, value in given.items():
         if name not in defaults:
