@@ -24,10 +24,11 @@ RUNTIMES: dict[Backend, str] = {
 def libraries(info: EngineInfo) -> list[str]:
     """What the engine stands on: importing it is no part of the engine's own memory."""
     names = [f"rcompress.engines.{MODULES[info.backend]}", RUNTIMES[info.backend]]
-    if RUNTIMES[info.backend] == "torch" and info.spec is not None:
+    arch = info.spec.arch if info.spec else None
+    if RUNTIMES[info.backend] == "torch" and arch is not None:
         from rcompress.models.zoo import is_torchvisions
 
-        names += ["torchvision"] * is_torchvisions(info.spec.arch)
+        names += ["torchvision"] * is_torchvisions(arch)
     return names
 
 
