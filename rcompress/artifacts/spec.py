@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
+from rcompress.artifacts.invocation import INVOCATION
 from rcompress.artifacts.machine import machine_summary, package_versions
 
 FORMAT = "rcompress/1"
@@ -69,7 +70,8 @@ class Step:
     """One command in an artifact's history.
 
     ``chosen_on`` names the split whose labels decided something in this step (best epoch, a ratio), None where
-    nothing was chosen; ``metrics`` uses the records' vocabulary.
+    nothing was chosen; ``metrics`` uses the records' vocabulary; ``invocation`` is what was typed, for people
+    to type again, where ``options`` is all that it meant.
     """
 
     command: str
@@ -84,6 +86,7 @@ class Step:
     )
     machine: dict[str, Any] = field(default_factory=machine_summary)
     versions: dict[str, str] = field(default_factory=package_versions)
+    invocation: tuple[str, ...] = field(default_factory=INVOCATION.get)
 
 
 @dataclass(frozen=True)
@@ -202,6 +205,7 @@ def _step(entry: Mapping[str, Any]) -> Step:
         created=str(entry.get("created", "")),
         machine=dict(_mapping(entry.get("machine", {}), "machine")),
         versions={str(k): str(v) for k, v in _mapping(entry.get("versions", {}), "versions").items()},
+        invocation=tuple(str(word) for word in _items(entry.get("invocation", []))),
     )
 
 

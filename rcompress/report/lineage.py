@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
+from itertools import groupby
 from typing import Any
 
 from rcompress.artifacts.records import Record
@@ -28,7 +29,10 @@ def histories(records: Iterable[Record]) -> dict[str, list[Step]]:
 
 
 def command_text(step: Step) -> str:
-    """``prune r20.pth --ratio 0.6``: one step with its options; those unset or off are left out."""
+    """``prune r20.pth --ratio 0.6``: what was typed, or else the step with its options but those unset or off."""
+    typed = step.get("invocation")
+    if typed and isinstance(typed, list | tuple):
+        return shlex.join(str(word) for word in typed)
     options = step.get("options")
     words = [str(step.get("command", "?"))]
     if step.get("parent_name"):
@@ -38,9 +42,14 @@ def command_text(step: Step) -> str:
     return " ".join(words)
 
 
+def command_texts(lineage: Iterable[Step]) -> list[str]:
+    """The commands of a history, oldest first, each once: one may have made several steps."""
+    return [text for text, _ in groupby(map(command_text, lineage))]
+
+
 def history_text(lineage: Iterable[Step]) -> str:
     """The whole history in one line, oldest command first."""
-    return ARROW.join(command_text(step) for step in lineage)
+    return ARROW.join(command_texts(lineage))
 
 
 def commands_of(history: str) -> str:

@@ -6,6 +6,8 @@ from importlib import import_module
 
 import typer
 
+from rcompress.cli.recording import RecordedCommand
+
 COMMANDS = (
     "train",
     "distill",
@@ -36,4 +38,4 @@ def register(app: typer.Typer) -> None:
     """Add every subcommand to ``app``; their modules import nothing heavy before they run."""
     for name in COMMANDS:
         module = import_module(f"rcompress.cli.commands.{MODULES.get(name, name)}")
-        app.command(name)(module.command)
+        app.command(name, cls=RecordedCommand)(module.command)

@@ -49,6 +49,7 @@ def command(
                 _lineage(found.spec),
                 5,
             )
+            _say_commands(found.spec)
         for note in found.notes:
             out.note(note)
 
@@ -114,6 +115,14 @@ def _lineage(spec: ModelSpec) -> list[tuple[str, str, str, str, str]]:
         )
         for step in spec.lineage
     ]
+
+
+def _say_commands(spec: ModelSpec) -> None:
+    """What was typed to make the file, to be typed again."""
+    from rcompress.report.lineage import command_texts
+
+    for text in command_texts(step for step in spec.to_dict()["lineage"] if step["invocation"]):
+        typer.echo(f"rcompress {text}")
 
 
 def _pairs(values: dict[str, Any]) -> str:
