@@ -7,7 +7,7 @@ $(WORK)/$(1).pth: | $(INSTALLED)
 endef
 $(foreach stem,r18 r18-amp r18-c100 r20 i18 s18 s50 c50,$(if $(TRAIN.$(stem)),$(eval $(call TRAINED,$(stem)))))
 
-RETRAIN := --finetune-epochs $(FINETUNE_EPOCHS) --resume
+RETRAIN := --finetune-epochs $$(FINETUNE_EPOCHS) --resume#  a row may have epochs of its own
 percents := 10 20 30 40 50 60 70 80 90
 $(foreach percent,$(percents),$(eval $(call WAY,pruned$(percent),pth,prune,--ratio 0.$(percent) $(RETRAIN))))
 $(foreach rank,$(RANKS),$(eval $(call WAY,rank$(rank),pth,factorize,--rank $(rank) $(RETRAIN))))

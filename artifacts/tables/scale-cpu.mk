@@ -7,6 +7,7 @@ TRAIN.s18       := --arch resnet20 --dataset cifar100 --epochs 15
 TRAIN.s50       := --arch resnet32 --dataset cifar100 --epochs 15
 TRAIN.c50       := --arch resnet20 --dataset cifar100 --epochs 15 --seed 1
 FINETUNE_EPOCHS ?= 6
+$(WORK)/r18-pruned60.pth: FINETUNE_EPOCHS := 10
 QAT_EPOCHS      ?= 3
 BINARY_EPOCHS   ?= 8
 STUDENT_EPOCHS  ?= 10
