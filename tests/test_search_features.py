@@ -7,19 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reporting
 import torch
 from PIL import Image
 
 from rcompress.artifacts.checkpoint import write_checkpoint
+from rcompress.artifacts.records import Record, read_records
 from rcompress.artifacts.spec import Step, parent_fields
 from rcompress.data import open_dataset
 from rcompress.engines import build_engine
 from rcompress.errors import RcompressError
 from rcompress.methods.source_graph import open_graph
 from rcompress.models import load_model
-from rcompress.report.embeddings import features_png
+from rcompress.report.build import build_report
+from rcompress.report.embeddings import feature_plots, features_png
 from rcompress.search.diagnosis_sides import open_side
-from rcompress.search.features import FeaturePair, feature_pair
+from rcompress.search.feature_points import FeaturePair
+from rcompress.search.features import feature_pair
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +95,72 @@ def test_the_command_draws_them(rcompress, trained: Path, tmp_path: Path) -> Non
     assert run.code == 0, run.err
     with Image.open(tmp_path / "f.png") as picture:
         assert picture.width > 1200
+
+
+def test_the_command_keeps_them_for_a_report(rcompress, trained: Path, damaged: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "f.result.json"
+    assert rcompress("diagnose", trained, damaged, "--features", kept, "--images", 60).code == 0
+    (record,) = read_records(kept)
+    assert (record.kind, record.artifact, record.context["against"]) == (
+        "features",
+        "damaged.pth",
+        trained.name,
+    )
+    report = build_report([reporting.evaluated(trained.name, 95.0), record])
+    plots, missing = feature_plots(report)
+    assert not missing
+    assert [plot.name for plot in plots] == [
+        f"features-{plane}-{side}" for plane in ("pca", "tsne") for side in ("before", "after")
+    ]
+    assert [plot.title for plot in plots[:2]] == [
+        f"Features of {trained.name}: PCA",
+        "Features of damaged.pth: PCA",
+    ]
+    assert list(plots[0].legend) == [str(digit) for digit in range(10)]
+    assert plots[0].subtitle[0] == f"digits, validation split, {record.context['images']} images"
+    drawn = [reporting.drawn(plot.chart) for plot in plots[:2]]
+    assert [(point["x"], point["y"]) for point in drawn[1]] == [
+        tuple(point) for point in record.context["after"]["pca"]
+    ]
+    assert [point["class"] for point in drawn[0]] == [point["class"] for point in drawn[1]]
+    assert Image.open(io.BytesIO(plots[2].png)).width > 1200
+
+
+def spoiled(**context: object) -> Record:
+    points = {"pca": [[0.0, 1.0], [1.0, 0.0]], "tsne": [[0.0, 1.0], [1.0, 0.0]]}
+    side = {**points, "explained_percent": 50.0, "silhouette": 0.5}
+    whole = {"before": side, "after": side, "labels": [0, 1], "classes": [], "against": "a.pth"}
+    return Record("features", "b.pth", reporting.sha("b.pth"), {}, {**whole, **context})
+
+
+@pytest.mark.parametrize(
+    ("context", "fault"),
+    [
+        ({"labels": [0, 1, 2]}, "points are not two numbers for each label"),
+        ({"labels": [0, -1]}, "labels without a class"),
+        ({"labels": [0, 5], "classes": ["cat", "dog"]}, "labels without a class"),
+        ({"labels": [0.5, 1]}, "no list of classes"),
+        ({"labels": []}, "no list of classes"),
+        ({"before": {}}, "pca"),
+        ({"after": None}, "NoneType"),
+    ],
+)
+def test_a_record_that_tells_no_features_is_named(context: dict[str, object], fault: str) -> None:
+    record = spoiled(**context)
+    report = build_report([reporting.evaluated("a.pth", 95.0), record])
+    plots, (said,) = feature_plots(report)
+    assert not plots
+    assert "No features of b.pth" in said
+    assert fault in said
+
+
+def test_a_report_without_faults_has_all_panels() -> None:
+    plots, missing = feature_plots(build_report([reporting.evaluated("a.pth", 95.0), spoiled(), spoiled()]))
+    assert (len(plots), missing) == (8, [])
+    assert len({plot.name for plot in plots}) == 8
+
+
+def test_features_go_into_a_picture_or_a_record(rcompress, trained: Path) -> None:
+    run = rcompress("diagnose", trained, trained, "--features", "features.txt")
+    assert (run.code, run.out) == (2, "")
+    assert "neither a .png nor a .result.json" in run.err

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from rcompress.report.build import Report
 from rcompress.report.confusion import confusion_plots
 from rcompress.report.drops import drop_plots
+from rcompress.report.embeddings import feature_plots
 from rcompress.report.layer_dots import layer_plots
 from rcompress.report.plots import Plot, plots_of
 from rcompress.report.removal import removal_plots
@@ -25,6 +26,7 @@ def gallery(report: Report) -> Gallery:
     """Every plot that the report allows."""
     plots, missing = plots_of(report.frame.to_dicts())
     matrices, faults = confusion_plots(report)
+    features, more_faults = feature_plots(report)
     more = [
         *removal_plots(report),
         *cost_plots(report),
@@ -32,5 +34,6 @@ def gallery(report: Report) -> Gallery:
         *layer_plots(report),
         *training_plots(report.logs),
         *matrices,
+        *features,
     ]
-    return Gallery([*plots, *more], [*missing, *faults])
+    return Gallery([*plots, *more], [*missing, *faults, *more_faults])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -16,37 +14,12 @@ from rcompress.engines.base import FloatArray
 from rcompress.errors import RcompressError
 from rcompress.search.diagnose import IMAGE_SEED
 from rcompress.search.diagnosis_sides import Side, require_comparable
+from rcompress.search.feature_points import Embedding, FeaturePair
 
 BATCH = 64
 LEAST_IMAGES = 10
 PERPLEXITY, TSNE_DIMENSIONS = 30.0, 50
 CLASSIFIERS = ("Gemm", "MatMul", "Conv")
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """One network's features in the plane.
-
-    Attributes:
-        pca: (N, 2) float64, the two directions of greatest variance.
-        explained_percent: the share of the variance along them.
-        tsne: (N, 2) float64, t-SNE (van der Maaten and Hinton, JMLR 2008).
-        silhouette: of the classes in the features themselves, -1 to 1 (Rousseeuw, 1987): how apart they lie.
-    """
-
-    pca: NDArray[np.float64]
-    explained_percent: float
-    tsne: NDArray[np.float64]
-    silhouette: float
-
-
-@dataclass(frozen=True)
-class FeaturePair:
-    """Both networks' features of the same images; ``labels`` (N,) int64."""
-
-    before: Embedding
-    after: Embedding
-    labels: NDArray[np.int64]
 
 
 def feature_pair(first: Side, second: Side, split: Split, images: int, seed: int = 0) -> FeaturePair:

@@ -12,10 +12,18 @@ from rcompress.cli import options
 from rcompress.cli.output import Output
 
 if TYPE_CHECKING:
+    from rcompress.data import Split
     from rcompress.search.diagnosis import Diagnosis, LayerReport
+    from rcompress.search.diagnosis_sides import Side
     from rcompress.search.inner_tensors import Distance
 
 COLUMNS = ["layer", "what", "SNR dB", "alone dB", "cosine", "max error", "top-1 points", "(95 %)", "loss"]
+
+
+def _picture_or_record(path: Path | None) -> Path | None:
+    if path is not None and not path.name.endswith((".png", ".result.json")):
+        raise typer.BadParameter(f"{path.name} is neither a .png nor a .result.json")
+    return path
 
 
 def command(
@@ -31,7 +39,10 @@ def command(
     plot: Annotated[Path | None, typer.Option(help="Draw the layers into this PNG.")] = None,
     features: Annotated[
         Path | None,
-        typer.Option(help="Draw what both classifiers see (PCA and t-SNE of the features) into this PNG."),
+        typer.Option(
+            callback=_picture_or_record,
+            help="PCA and t-SNE of what both classifiers see: a .png, or a .result.json for report to draw.",
+        ),
     ] = None,
     arch: options.ArchCode = None,
     dataset: options.Dataset = None,
@@ -73,18 +84,32 @@ def command(
 
             write_atomic(plot, diagnosis_png(found, f"{second.name} against {first.name}"))
         if features is not None:
-            from rcompress.report.embeddings import features_png
-            from rcompress.search.features import feature_pair
-
-            pair = feature_pair(*sides, split, images)
-            told = f"{len(pair.labels):,} images of {data.name} {spec.choice_split}, by their true class"
-            write_atomic(
-                features, features_png(pair, spec.preprocessing.class_names, (first.name, second.name), told)
-            )
+            _write_features(features, sides, split, images, data.name)
         rows = [_row(report) for report in (*found.ranked, found.output)]
         out.table(title, COLUMNS, rows, {**where, **found.to_dict()}, left=2)
         for note in found.notes:
             out.note(note)
+
+
+def _write_features(path: Path, sides: tuple[Side, Side], split: Split, images: int, data: str) -> None:
+    """Draw both networks' features, or keep them."""
+    from rcompress.artifacts.files import write_atomic
+    from rcompress.artifacts.records import write_records
+    from rcompress.report.embeddings import features_png
+    from rcompress.search.diagnosis_sides import require_comparable
+    from rcompress.search.feature_points import feature_record
+    from rcompress.search.features import feature_pair
+
+    spec = require_comparable(*sides)
+    classes = spec.preprocessing.class_names
+    pair = feature_pair(*sides, split, images)
+    if path.suffix != ".png":
+        where = {"dataset": data, "split": spec.choice_split, "classes": list(classes)}
+        write_records(path, [feature_record(pair, *sides, where)])
+        return
+    names = sides[0].path.name, sides[1].path.name
+    told = f"{len(pair.labels):,} images of {data} {spec.choice_split}, by their true class"
+    write_atomic(path, features_png(pair, classes, names, told))
 
 
 def _title(found: Diagnosis, where: dict[str, str]) -> str:
