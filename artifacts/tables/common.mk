@@ -29,10 +29,10 @@ $(WORK)/r32.pth: $(R32_WEIGHTS) | $(INSTALLED)
 $(WORK)/%.xml: $(WORK)/%.onnx
 	$(RCOMPRESS) build-engine $< -o $@ --no-verdict
 
-# $(call WAY,NAME,SUFFIX,COMMAND,OPTIONS): WORK/STEM-NAME.SUFFIX from WORK/STEM.pth.
+# $(call WAY,NAME,SUFFIX,COMMAND,OPTIONS,TEACHER): WORK/STEM-NAME.SUFFIX from WORK/STEM.pth, with a TEACHER if any.
 define WAY
-$(WORK)/%-$(1).$(2): $(WORK)/%.pth
-	$$(RCOMPRESS) $(3) $$< -o $$@ $(4) --threads $$(THREADS)
+$(WORK)/%-$(1).$(2): $(WORK)/%.pth $(5)
+	$$(RCOMPRESS) $(3) $$< -o $$@ $(4) $(if $(5),--teacher $$(word 2,$$^)) --threads $$(THREADS)
 endef
 
 # Networks from elsewhere are judged by half of the test split once it has chosen something: so is their parent.

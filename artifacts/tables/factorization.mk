@@ -4,7 +4,7 @@ FACTORIZED_SHARES ?= 20 35 50 65
 SCHEMES           ?= channel spatial
 
 factorized = $(eval FACTORIZED += $(1) $(1)-ft)$(eval $(call WAY,$(1),pth,factorize,$(2) --ignore fc))$(eval \
-  $(call WAY,$(1)-ft,pth,factorize,$(2) --ignore fc --finetune-epochs $(FINETUNE_EPOCHS) --resume))
+  $(call WAY,$(1)-ft,pth,factorize,$(2) --ignore fc --finetune-epochs $(FINETUNE_EPOCHS) --resume,$(ITSELF)))
 $(foreach scheme,$(SCHEMES),$(foreach share,$(FACTORIZED_SHARES),\
   $(call factorized,$(scheme)-less$(share),--scheme $(scheme) --ratio 0.$(share))))
 $(call factorized,tucker-less50,--scheme tucker --ratio 0.50)

@@ -7,20 +7,22 @@ $(WORK)/$(1).pth: | $(INSTALLED)
 endef
 $(foreach stem,r18 r18-amp r18-c100 r20 i18 s18 s50 c50,$(if $(TRAIN.$(stem)),$(eval $(call TRAINED,$(stem)))))
 
-RETRAIN := --finetune-epochs $$(FINETUNE_EPOCHS) --resume#  a row may have epochs of its own
+# $(call RETRAINED,NAME,COMMAND,OPTIONS): then fine-tuned; a row may have FINETUNE_EPOCHS of its own
+define RETRAINED
+$(call WAY,$(1),pth,$(2),$(3) --finetune-epochs $$(FINETUNE_EPOCHS) --resume,$(ITSELF))
+endef
 percents := 10 20 30 40 50 60 70 80 90
-$(foreach percent,$(percents),$(eval $(call WAY,pruned$(percent),pth,prune,--ratio 0.$(percent) $(RETRAIN))))
-$(foreach rank,$(RANKS),$(eval $(call WAY,rank$(rank),pth,factorize,--rank $(rank) $(RETRAIN))))
-$(eval $(call WAY,masked30,pth,sparsify,--filters 0.3 $(RETRAIN)))
-$(eval $(call WAY,steps,pth,prune,$(IN_STEPS) --resume))
+$(foreach percent,$(percents),$(eval $(call RETRAINED,pruned$(percent),prune,--ratio 0.$(percent))))
+$(foreach rank,$(RANKS),$(eval $(call RETRAINED,rank$(rank),factorize,--rank $(rank))))
+$(eval $(call RETRAINED,masked30,sparsify,--filters 0.3))
+$(eval $(call WAY,steps,pth,prune,$(IN_STEPS) --resume,$(ITSELF)))
 $(WORK)/c50-steps-step%.pth: $(WORK)/c50-steps.pth ;
 # the survey's shares are of parameters: half of them is 29 % of the channels
-$(foreach share,50:0.29 75:0.5 90:0.68,$(eval $(call WAY,steps$(firstword $(subst :, ,$(share))),pth,prune,\
-  --ratio $(lastword $(subst :, ,$(share))) --steps 2 $(RETRAIN))))
-$(foreach share,50:0.5x 75:0.25x 90:0.1x,$(eval $(call WAY,params$(firstword $(subst :, ,$(share))),pth,prune,\
-  --target-params $(lastword $(subst :, ,$(share))) --round-to 4 $(RETRAIN))))
-$(foreach share,50 75 90,$(eval $(call WAY,grown$(share),pth,sparsify,\
-  --sparsity 0.$(share) --schedule cubic $(RETRAIN))))
+$(foreach share,50:0.29 75:0.5 90:0.68,$(eval $(call RETRAINED,steps$(firstword $(subst :, ,$(share))),prune,\
+  --ratio $(lastword $(subst :, ,$(share))) --steps 2)))
+$(foreach share,50:0.5x 75:0.25x 90:0.1x,$(eval $(call RETRAINED,params$(firstword $(subst :, ,$(share))),prune,\
+  --target-params $(lastword $(subst :, ,$(share))) --round-to 4)))
+$(foreach share,50 75 90,$(eval $(call RETRAINED,grown$(share),sparsify,--sparsity 0.$(share) --schedule cubic)))
 
 define TAUGHT_BY_LARGER
 $(WORK)/s18-kd-$(1).pth: $(WORK)/s50.pth $(2)
