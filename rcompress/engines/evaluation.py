@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rcompress.artifacts.machine import available_cores
@@ -20,9 +22,16 @@ from rcompress.measure.static import file_metrics
 from rcompress.progress import SILENT, Progress
 
 
+class Judged(NamedTuple):
+    """An engine's figures, and whether it is right on each image: bool (N,), in the split's order."""
+
+    scores: Scores
+    correct: NDArray[np.bool_]
+
+
 def evaluate_engine(
     engine: Engine, split: Split, preprocessing: Preprocessing, batch_size: int, progress: Progress = SILENT
-) -> Scores:
+) -> Judged:
     """Score ``engine`` on ``split``.
 
     Args:
@@ -34,9 +43,16 @@ def evaluate_engine(
         RcompressError: the engine refuses the images, or its outputs do not fit the labels.
     """
     size = engine.info.input_shape[0] or batch_size
-    return evaluate(
-        lambda images: run_padded(engine, images), _arrays(split, preprocessing, size), len(split), progress
-    )
+    guesses: list[Tensor] = []
+
+    def run(images: Array) -> FloatArray:
+        logits = run_padded(engine, images)
+        guesses.append(torch.from_numpy(logits).argmax(dim=1))
+        return logits
+
+    title = f"evaluating {engine.info.path.name}"
+    scores = evaluate(run, _arrays(split, preprocessing, size), len(split), progress, title)
+    return Judged(scores, (torch.cat(guesses) == split.labels.cpu()).numpy())
 
 
 def engine_logits(

@@ -141,6 +141,7 @@ def evaluate(
     batches: Iterable[tuple[Images, Values]],
     images: int,
     progress: Progress = SILENT,
+    title: str = "evaluating",
 ) -> Scores:
     """Run every batch and score it.
 
@@ -148,11 +149,12 @@ def evaluate(
         run: from what ``batches`` yields (tensors for a module, arrays for an engine) to logits (N, classes).
         batches: inputs and labels (N,).
         images: how many there are in all, for the progress.
+        title: what the progress is called.
 
     Raises:
         RcompressError: there are no images, a logit is not finite, or a label is no class of the network.
     """
-    progress.start("evaluating", images)
+    progress.start(title, images)
     tally = Tally()
     for inputs, labels in batches:
         with torch.inference_mode():
