@@ -12,7 +12,7 @@ from typer.core import TyperCommand, TyperOption
 from rcompress.artifacts.invocation import INVOCATION
 
 NO_MATTER = frozenset({"data_dir", "device", "json_", "quiet", "resume", "tensorboard", "threads"})
-"""What changes nothing in the file that is written, or where it runs alone."""
+"""What changes where the work is done, or what is said of it, and nothing in the file that is written."""
 
 
 class RecordedCommand(TyperCommand):

@@ -77,8 +77,10 @@ def command(
         from rcompress.engines.evaluation import evaluate_engine, evaluation_record
 
         targets = _targets(sources, output, "-".join(["eval", *filter(None, [split, backend])]))
-        for target in filter(None, [*dict.fromkeys(targets), confusion]):
+        for target in dict.fromkeys(targets):
             require_output(target, sources)
+        if confusion is not None:
+            require_output(confusion, [*sources, *targets])
         run = RunOptions(device, threads, arch)
         engines = [stack.enter_context(closing(load_engine(source, backend, run))) for source in sources]
         subjects = _subjects(engines, dataset, data_dir, means, stds)
