@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import resource
+import subprocess
 import sys
 
 import pytest
@@ -62,6 +64,24 @@ def test_what_was_freed_again_counts_and_what_was_there_before_does_not():
 def test_memory_that_was_freed_can_be_used_again():
     (peak,) = peak_memory_bytes("some_work:reusing", [3, 20])
     assert 59 * MIB <= peak < 72 * MIB
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that gives freed blocks back")
+@pytest.mark.parametrize("keeping", [True, False])
+def test_freed_blocks_are_kept_for_the_next_use(keeping):
+    code = (
+        "import resource\n"
+        "from rcompress.measure.memory import keep_freed_blocks\n"
+        f"assert not {keeping} or keep_freed_blocks()\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "bytearray(b'x') * (64 * 1024 * 1024)\n"
+        "before = faults()\n"
+        "for _ in range(10): bytearray(b'x') * (64 * 1024 * 1024)\n"
+        "print(faults() - before)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    pages = 10 * 64 * MIB // resource.getpagesize()
+    assert int(told.stdout) < pages / 100 if keeping else int(told.stdout) > pages / 100
 
 
 def test_a_failure_says_why():

@@ -27,11 +27,14 @@ def open_settings(
 ) -> Settings:
     """The options that say where and how to compute, settled for this machine and for ``torchrun``."""
     from rcompress.artifacts.device import resolve_device
+    from rcompress.measure.memory import keep_freed_blocks
     from rcompress.training import Settings, resolve_precision
     from rcompress.training.processes import ALONE, join
 
     set_threads(threads)
     chosen = resolve_device(device)
+    if chosen.type == "cpu":
+        keep_freed_blocks()
     rank, count, local_rank = launched()
     if count > 1 and chosen.type == "cuda":
         chosen = resolve_device(f"cuda:{local_rank}")
