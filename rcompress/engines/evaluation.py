@@ -31,8 +31,15 @@ class Judged(NamedTuple):
 
 def evaluate_engine(
     engine: Engine, split: Split, preprocessing: Preprocessing, batch_size: int, progress: Progress = SILENT
+) -> Scores:
+    """The figures of `judge_engine`."""
+    return judge_engine(engine, split, preprocessing, batch_size, progress).scores
+
+
+def judge_engine(
+    engine: Engine, split: Split, preprocessing: Preprocessing, batch_size: int, progress: Progress = SILENT
 ) -> Judged:
-    """Score ``engine`` on ``split``.
+    """Score ``engine`` on ``split``, image by image.
 
     Args:
         engine: takes what ``preprocessing`` makes of an image.
@@ -58,7 +65,7 @@ def evaluate_engine(
 def engine_logits(
     engine: Engine, split: Split, preprocessing: Preprocessing, batch_size: int, progress: Progress = SILENT
 ) -> tuple[FloatArray, Tensor]:
-    """Logits (N, classes) and labels int64 (N,) of all images of ``split``; arguments as `evaluate_engine`."""
+    """Logits (N, classes) and labels int64 (N,) of all images of ``split``; arguments as `judge_engine`."""
     size = engine.info.input_shape[0] or batch_size
     logits, labels = [], []
     progress.start(f"running {engine.info.path.name}", len(split))

@@ -55,7 +55,7 @@ class Bench:
         engine = load_engine(
             build_engine(made, self.spec, self.folder / ENGINES[backend], backend), None, ONE_THREAD
         )
-        return evaluate_engine(engine, self.test, self.spec.preprocessing, 250).scores.top1_percent
+        return evaluate_engine(engine, self.test, self.spec.preprocessing, 250).top1_percent
 
 
 def run(smoke: bool) -> None:

@@ -74,7 +74,7 @@ def command(
         from rcompress.artifacts.files import require_output
         from rcompress.artifacts.records import write_records
         from rcompress.engines import RunOptions, load_engine
-        from rcompress.engines.evaluation import evaluate_engine, evaluation_record
+        from rcompress.engines.evaluation import evaluation_record, judge_engine
 
         targets = _targets(sources, output, "-".join(["eval", *filter(None, [split, backend])]))
         for target in dict.fromkeys(targets):
@@ -88,7 +88,7 @@ def command(
         answers, records = [], []
         for target, subject in zip(targets, subjects, strict=True):
             engine, data = subject.engine, subject.data
-            judged = evaluate_engine(engine, data.split(chosen), subject.preprocessing, batch_size, out)
+            judged = judge_engine(engine, data.split(chosen), subject.preprocessing, batch_size, out)
             subject.require_classes(len(judged.scores.confusion))  # a foreign graph tells now
             answers.append(judged)
             records.append(
