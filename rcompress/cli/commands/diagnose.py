@@ -12,6 +12,7 @@ from rcompress.cli import options
 from rcompress.cli.output import Output
 
 if TYPE_CHECKING:
+    from rcompress.artifacts.spec import ModelSpec
     from rcompress.data import Split
     from rcompress.search.diagnosis import Diagnosis, LayerReport
     from rcompress.search.diagnosis_sides import Side
@@ -84,23 +85,23 @@ def command(
 
             write_atomic(plot, diagnosis_png(found, f"{second.name} against {first.name}"))
         if features is not None:
-            _write_features(features, sides, split, images, data.name)
+            _write_features(features, sides, spec, split, images, data.name)
         rows = [_row(report) for report in (*found.ranked, found.output)]
         out.table(title, COLUMNS, rows, {**where, **found.to_dict()}, left=2)
         for note in found.notes:
             out.note(note)
 
 
-def _write_features(path: Path, sides: tuple[Side, Side], split: Split, images: int, data: str) -> None:
+def _write_features(
+    path: Path, sides: tuple[Side, Side], spec: ModelSpec, split: Split, images: int, data: str
+) -> None:
     """Draw both networks' features, or keep them."""
     from rcompress.artifacts.files import write_atomic
     from rcompress.artifacts.records import write_records
     from rcompress.report.embeddings import features_png
-    from rcompress.search.diagnosis_sides import require_comparable
     from rcompress.search.feature_points import feature_record
     from rcompress.search.features import feature_pair
 
-    spec = require_comparable(*sides)
     classes = spec.preprocessing.class_names
     pair = feature_pair(*sides, split, images)
     if path.suffix != ".png":

@@ -77,7 +77,7 @@ def command(
         from rcompress.engines.evaluation import evaluation_record, judge_engine
 
         targets = _targets(sources, output, "-".join(["eval", *filter(None, [split, backend])]))
-        for target in dict.fromkeys(targets):
+        for target in targets:
             require_output(target, sources)
         if confusion is not None:
             require_output(confusion, [*sources, *targets])
@@ -86,6 +86,7 @@ def command(
         subjects = _subjects(engines, dataset, data_dir, means, stds)
         chosen = split or _split_of_all(engines)
         answers, records = [], []
+        written: dict[Path, list[Record]] = {target: [] for target in targets}
         for target, subject in zip(targets, subjects, strict=True):
             engine, data = subject.engine, subject.data
             judged = judge_engine(engine, data.split(chosen), subject.preprocessing, batch_size, out)
@@ -94,7 +95,8 @@ def command(
             records.append(
                 evaluation_record(engine, judged.scores, data.name, chosen, threads, batch_size, arch)
             )
-            write_records(target, [r for r, t in zip(records, targets, strict=False) if t == target])
+            written[target].append(records[-1])
+            write_records(target, written[target])
         if confusion is not None:
             _draw(confusion, answers[0], subjects[0].data)
         _say(out, records, answers)
@@ -102,7 +104,7 @@ def command(
             _say_classes(answers, records, subjects[0].data.class_names)
         for note in dict.fromkeys(note for record in records for note in record.notes):
             out.note(note)
-        for target in dict.fromkeys(targets):
+        for target in written:
             out.note(f"record: {target}")
 
 
