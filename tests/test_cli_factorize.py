@@ -91,7 +91,7 @@ def test_names_that_are_derived(rcompress, tmp_path, words, name):
 
 def test_finetuning_learns_from_the_whole_network(rcompress, trained, tmp_path):
     target = tmp_path / "low.pth"
-    words = ("--rank", 8, "--finetune-epochs", 1, "-b", 64, "--lr", 0.02, "--threads", 1)
+    words = ("--rank", 16, "--finetune-epochs", 1, "-b", 64, "--lr", 0.02, "--threads", 1)
     run = rcompress("factorize", trained, *words, "-o", target)
     assert run.code == 0, run.err
     spec = read_checkpoint(target).spec
@@ -162,7 +162,7 @@ def test_dead_ranks_go_without_a_trace(rcompress, halved, tmp_path):
     target = tmp_path / "alive.pth"
     run = rcompress("prune", source, "--from-mask", "--round-to", 1, "-o", target)
     assert run.code == 0, run.err
-    assert load_model(target).module.layer3[2].conv2[0].out_channels == 14
+    assert load_model(target).module.layer3[2].conv2[0].out_channels == 24
     torch.testing.assert_close(logits(target), logits(source), rtol=1e-4, atol=1e-5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 
@@ -46,6 +47,15 @@ def test_graph_is_folded_and_tidy(exported):
     assert {"conv1", "layer2.0.downsample.0", "fc"} <= {node.name for node in graph.node}
     assert not list(path.parent.glob("*.data"))
     assert path.stat().st_size < 4 * 272_474 + 40_000
+
+
+def test_the_graph_is_the_same_however_weights_lie_in_memory(exported):
+    """Training leaves 1 x 1 weights in channels-last order, which a file keeps."""
+    loaded, result, _ = exported
+    trained = copy.deepcopy(loaded.module).to(memory_format=torch.channels_last)
+    again = export_onnx(trained, loaded.spec).model.graph.node
+    assert [node.op_type for node in again] == [node.op_type for node in result.model.graph.node]
+    assert trained.conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_description_travels(exported):

@@ -10,7 +10,14 @@ from torch import nn
 from rcompress.errors import RcompressError
 from rcompress.measure.complexity import module_complexity
 from rcompress.methods.factorize import FactorizeOptions, factorize
-from rcompress.methods.low_rank import factor_weights, matrices_of, multiplications, product
+from rcompress.methods.low_rank import (
+    factor_weights,
+    matrices_of,
+    multiplications,
+    product,
+    singular_values,
+    truncated_svd,
+)
 from rcompress.methods.rank import energy_rank, evbmf_rank
 from rcompress.models.factorized import factors
 
@@ -119,6 +126,19 @@ def test_the_error_is_that_of_the_singular_values_cut_off():
         row = factorize(module, (12, 9, 9), FactorizeOptions(scheme, rank=5)).layers[0]
         squares = np.linalg.svd(matrix, compute_uv=False) ** 2
         assert row.relative_error == pytest.approx(np.sqrt(squares[5:].sum() / squares.sum()), rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(30, 50), (50, 30), (20, 20)])
+def test_singular_values_are_those_of_lapack(shape):
+    generator = np.random.default_rng(1)
+    rank = min(shape) - 4  # four values are zero
+    matrix = generator.standard_normal((shape[0], rank)) @ generator.standard_normal((rank, shape[1]))
+    expected = np.linalg.svd(matrix, compute_uv=False)
+    found = singular_values(torch.from_numpy(matrix)).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6 * expected[0])
+    left, values, right = (each.numpy() for each in truncated_svd(torch.from_numpy(matrix), min(shape)))
+    np.testing.assert_allclose((left * values) @ right, matrix, atol=1e-6)
+    np.testing.assert_allclose(left[:, :rank].T @ left[:, :rank], np.eye(rank), atol=1e-6)
 
 
 def test_tucker_is_the_higher_order_svd():
@@ -236,7 +256,7 @@ class Mixed(nn.Module):
 
 
 def test_layers_left_alone_say_why():
-    report = factorize(Mixed(), (3, 8, 8), FactorizeOptions(rank=4))
+    report = factorize(Mixed(), (3, 8, 8), FactorizeOptions("channel", rank=4))
     reasons = {row.name: row.reason for row in report.layers}
     assert reasons.pop("wide") is None
     assert reasons == {
@@ -291,7 +311,7 @@ def test_options_that_make_no_sense(given, said):
 def test_nothing_to_gain_and_nothing_to_ignore():
     module = nn.Sequential(nn.Conv2d(4, 4, 3))
     with pytest.raises(RcompressError, match="no layer would become cheaper"):
-        factorize(module, (4, 8, 8), FactorizeOptions(rank=4))
+        factorize(module, (4, 8, 8), FactorizeOptions("channel", rank=4))
     with pytest.raises(RcompressError, match="has no layer 'nowhere'"):
         factorize(module, (4, 8, 8), FactorizeOptions(rank=1, ignore=("nowhere",)))
 

@@ -37,12 +37,12 @@ $(eval $(call TABLE,quantization,Quantization,\
 
 # ResNet-18 in the columns of speed, which do not depend on its weights: untrained.
 RESNET18_SPEED := .pth .onnx .xml -bf16.xml -w8a8.x86 -w8a8-minmax.onnx -w8a8-minmax.xml
-table-quantization: $(RESULTS)/quantization-r18.md
+table-quantization: $(RESULTS)/quantization-r18-untrained.md
 $(WORK)/r18-untrained.pth: | $(INSTALLED)
 	@mkdir -p $(@D)
 	$(RCOMPRESS) train --arch resnet18 --dataset cifar10 --epochs 0 -o $@
-$(RESULTS)/quantization/r18.bench.result.json: $(RESNET18_SPEED:%=$(WORK)/r18-untrained%)
+$(RESULTS)/quantization/r18-untrained.bench.result.json: $(RESNET18_SPEED:%=$(WORK)/r18-untrained%)
 	@mkdir -p $(@D)
 	$(RCOMPRESS) bench $^ -b 1 -b 64 --threads 1 -o $@
-$(RESULTS)/quantization-r18.md: $(RESULTS)/quantization/r18.bench.result.json
+$(RESULTS)/quantization-r18-untrained.md: $(RESULTS)/quantization/r18-untrained.bench.result.json
 	$(RCOMPRESS) report $< --title "Quantization: speed of a ResNet-18, untrained" -o $@

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
@@ -108,7 +109,7 @@ def _converted(module: nn.Module, example: Tensor) -> onnx.ModelProto:
     try:
         with _silenced():
             program = torch.onnx.export(
-                module,
+                row_major(module),
                 (example,),
                 dynamo=True,
                 dynamic_shapes=(axes,),
@@ -125,6 +126,18 @@ def _converted(module: nn.Module, example: Tensor) -> onnx.ModelProto:
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     return model
+
+
+def row_major(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` whose tensors lie in memory in the order of their axes.
+
+    Of weights in channels-last order, and be they 1 x 1, PyTorch concludes that so are the outputs, and exports a
+    flattening of them as arithmetic on addresses, whose shapes no engine can tell.
+    """
+    copied = copy.deepcopy(module)
+    for tensor in (*copied.parameters(), *copied.buffers()):
+        tensor.data = tensor.data.reshape(-1).view(tensor.shape)
+    return copied
 
 
 def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:

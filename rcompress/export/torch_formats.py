@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rcompress.artifacts.spec import FORMAT, ModelSpec
-from rcompress.export.onnx_export import BATCH, example_input
+from rcompress.export.onnx_export import BATCH, example_input, row_major
 
 METADATA_FILE = "rcompress.json"
 
@@ -29,7 +29,8 @@ def torchscript_bytes(module: nn.Module, spec: ModelSpec) -> bytes:
 def exported_program_bytes(module: nn.Module, spec: ModelSpec) -> bytes:
     """A ``torch.export`` archive, batch axis free, with our description inside."""
     example: Tensor = example_input(spec.preprocessing, 2)
-    program = torch.export.export(module.eval(), (example,), dynamic_shapes=({0: torch.export.Dim(BATCH)},))
+    shapes = ({0: torch.export.Dim(BATCH)},)
+    program = torch.export.export(row_major(module.eval()), (example,), dynamic_shapes=shapes)
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={METADATA_FILE: _description(spec)})
     return buffer.getvalue()

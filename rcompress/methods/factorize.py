@@ -14,7 +14,14 @@ from rcompress.artifacts.spec import ModelSpec
 from rcompress.errors import RcompressError
 from rcompress.measure.complexity import Complexity, module_complexity
 from rcompress.methods.layer_weights import weighted_layers
-from rcompress.methods.low_rank import Ranks, factor_weights, matrices_of, multiplications, product
+from rcompress.methods.low_rank import (
+    Ranks,
+    factor_weights,
+    matrices_of,
+    multiplications,
+    product,
+    singular_values,
+)
 from rcompress.methods.rank import energy_rank, evbmf_rank
 from rcompress.models.factorized import Scheme, factorized_transform, factors, replace_layer
 from rcompress.progress import SILENT, Progress, tracked
@@ -35,7 +42,7 @@ class FactorizeOptions:
         ignore: layers, or parts of the network that hold layers, to leave alone.
     """
 
-    scheme: ConvolutionScheme = "channel"
+    scheme: ConvolutionScheme = "spatial"
     rank: int | None = None
     energy: float | None = None
     ratio: float | None = None
@@ -224,7 +231,7 @@ def _ranks(layer: nn.Module, scheme: Scheme, matrices: Sequence[Tensor], options
         return _affordable(layer, scheme, _full(matrices), (1 - options.ratio) * _weight(layer).numel())
     ranks = []
     for matrix in matrices:
-        singular = np.asarray(torch.linalg.svdvals(matrix))
+        singular = np.asarray(singular_values(matrix))
         if options.energy is not None:
             ranks.append(energy_rank(singular, options.energy))
         else:

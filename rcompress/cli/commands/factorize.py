@@ -42,9 +42,9 @@ def command(
     ] = False,
     output: options.OutputPath = None,
     scheme: Annotated[
-        Literal["channel", "spatial", "tucker"],
-        typer.Option(help="channel: k x k, 1 x 1; spatial: k x 1, 1 x k; tucker: 1 x 1, k x k, 1 x 1."),
-    ] = "channel",
+        Literal["spatial", "channel", "tucker"],
+        typer.Option(help="spatial: k x 1, 1 x k; channel: k x k, 1 x 1; tucker: 1 x 1, k x k, 1 x 1."),
+    ] = "spatial",
     ignore: Annotated[
         list[str] | None, typer.Option(help="Layer, or part of the network, to leave alone; may be repeated.")
     ] = None,
