@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from unittest import mock
 
+from tests.headline_table import headline
 from tests.pruning_tables import pruning
 from tests.result_tables import RECORDS, quantization
 
@@ -50,7 +51,13 @@ def results() -> str:
     return markdown(build_report(records, "r20.pth")).split("\n", 2)[2]
 
 
-PARTS = {"commands": commands, "results": results, "quantization": quantization, "pruning": pruning}
+PARTS = {
+    "commands": commands,
+    "headline": headline,
+    "results": results,
+    "quantization": quantization,
+    "pruning": pruning,
+}
 
 
 def marks(part: str) -> tuple[str, str]:

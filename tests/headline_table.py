@@ -1,0 +1,94 @@
+"""README.md's first table: a ResNet-18 made small and fast, beside the study that it is measured by."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from typing import Any
+
+from rcompress.report.build import build_report, read_sources
+from rcompress.report.lineage import command_texts
+from rcompress.report.text import MIB, with_spread
+from tests.result_tables import RECORDS, table
+
+PUBLISHED = RECORDS.parent / "tables" / "published" / "resnet18.csv"
+THEIRS = {"published: FP32": "r18-fp32", "published: 60 % pruned, INT8": "r18-pruned60-int8"}
+OURS = {
+    "FP32, PyTorch": "r18.pth",
+    "FP32, ONNX Runtime": "r18.onnx",
+    "INT8, OpenVINO": "r18-w8a8-minmax.xml",
+    "60 % pruned, ONNX Runtime": "r18-pruned60.onnx",
+    "60 % pruned, INT8, ONNX Runtime": "r18-pruned60-w8a8-minmax.onnx",
+    "60 % pruned, INT8, OpenVINO": "r18-pruned60-w8a8-minmax.xml",
+}
+HEADS = [
+    "ResNet-18, CIFAR-10",
+    "top-1 (%)",
+    "difference",
+    "MiB",
+    "smaller",
+    "ms, batch 1",
+    "faster",
+    "ms, batch 64",
+]
+
+
+def headline() -> str:
+    """Theirs and ours, each against its own FP32 network, and the commands that made ours, as Markdown."""
+    records, _, _ = read_sources([RECORDS / "headline"])
+    report = build_report(records, "r18.pth")
+    rows: dict[str, dict[int | None, dict[str, Any]]] = {}
+    for row in report.frame.to_dicts():
+        rows.setdefault(row["artifact"], {})[row["batch_size"]] = row
+    base = _facts(rows["r18.pth"])
+    ours = [_ours(name, _facts(rows[artifact]), base) for name, artifact in OURS.items()]
+    machines = "; ".join(report.machines)
+    told = f"Ours on {machines}: 1 thread, p50; their milliseconds are a GPU's and stand in their study."
+    commands = "\n".join(f"$ rcompress {text}" for text in _commands(report.histories, rows))
+    return "\n\n".join([table(HEADS, [*_theirs(), *ours]), told, f"```\n{commands}\n```"])
+
+
+def _theirs() -> Iterator[list[str]]:
+    with PUBLISHED.open() as stream:
+        figures = {line["published_id"].rpartition("/")[2]: line for line in csv.DictReader(stream)}
+    base = figures[next(iter(THEIRS.values()))]
+    for name, identity in THEIRS.items():
+        top1, size = float(figures[identity]["top1_percent"]), int(figures[identity]["size_bytes"])
+        yield [
+            name,
+            f"{top1:.2f}",
+            f"{top1 - float(base['top1_percent']):+.2f}",
+            f"{size / MIB:.2f}",
+            f"{int(base['size_bytes']) / size:.1f}x",
+            *[""] * 3,
+        ]
+
+
+def _facts(rows: dict[int | None, dict[str, Any]]) -> dict[int | None, dict[str, Any]]:
+    """All that is known of an artifact, by batch size; what does not depend on it under None."""
+    whole = {key: value for row in rows.values() for key, value in row.items() if value is not None}
+    return {**rows, None: whole}
+
+
+def _ours(
+    name: str, facts: dict[int | None, dict[str, Any]], base: dict[int | None, dict[str, Any]]
+) -> list[str]:
+    row, first = facts[None], base[None]
+    interval = f"({row['top1_percent_low']:.2f}-{row['top1_percent_high']:.2f})"
+    return [
+        name,
+        f"{row['top1_percent']:.2f} {interval}",
+        f"{row['top1_percent'] - first['top1_percent']:+.2f}",
+        f"{row['size_bytes'] / MIB:.2f}",
+        f"{first['size_bytes'] / row['size_bytes']:.1f}x",
+        with_spread(facts[1], "latency_p50_ms"),
+        f"{base[1]['latency_p50_ms'] / facts[1]['latency_p50_ms']:.1f}x",
+        with_spread(facts[64], "latency_p50_ms"),
+    ]
+
+
+def _commands(histories: dict[str, Any], rows: dict[str, Any]) -> list[str]:
+    """What was typed for the teacher and for the smallest and the fastest, in order, each once."""
+    wanted = ("r18-w8a8-minmax.xml", "r18-pruned60-w8a8-minmax.onnx", "r18-pruned60-w8a8-minmax.xml")
+    hashes = [next(iter(rows[name].values()))["sha256"] for name in wanted]
+    return list(dict.fromkeys(text for sha256 in hashes for text in command_texts(histories[sha256])))
