@@ -89,6 +89,25 @@ def test_names_that_are_derived(rcompress, tmp_path, words, name):
     assert logits(tmp_path / name).shape == (2, 10)
 
 
+def test_what_rounding_makes_of_a_ratio_is_said(rcompress, tmp_path):
+    source = tiny_checkpoint(tmp_path / "net.pth")
+    run = rcompress("factorize", source, "--ratio", 0.5, "--round-to", 16, "--json")
+    rows = [row for row in json.loads(run.out)["layers"] if row["reason"] is None]
+    removed = 1 - sum(row["macs"][1] for row in rows) / sum(row["macs"][0] for row in rows)
+    assert abs(removed - 0.5) > 0.01
+    assert (
+        f"{removed:.1%} of those layers' MACs are gone, not 50.0%: ranks stay at multiples of 16" in run.err
+    )
+    assert (
+        "MACs are gone"
+        not in rcompress(
+            "factorize", source, "--ratio", 0.5, "--round-to", 1, "-o", tmp_path / "exact.pth"
+        ).err
+    )
+    refused = rcompress("factorize", source, "--rank", 4, "--round-to", 8)
+    assert (refused.code, "--rank says it all" in refused.err) == (2, True)
+
+
 def test_finetuning_learns_from_the_whole_network(rcompress, trained, tmp_path):
     target = tmp_path / "low.pth"
     words = ("--rank", 16, "--finetune-epochs", 1, "-b", 64, "--lr", 0.02, "--threads", 1)
@@ -158,11 +177,12 @@ def test_dead_ranks_go_without_a_trace(rcompress, halved, tmp_path):
     loaded = load_model(halved)
     for part in (loaded.module.layer1[0].conv1[0], loaded.module.layer3[2].conv2[0]):
         part.weight.data[1::2] = 0
+    kept = loaded.module.layer3[2].conv2[0].out_channels // 2
     source = write_checkpoint(tmp_path / "dead.pth", loaded.spec, loaded.module.state_dict())
     target = tmp_path / "alive.pth"
     run = rcompress("prune", source, "--from-mask", "--round-to", 1, "-o", target)
     assert run.code == 0, run.err
-    assert load_model(target).module.layer3[2].conv2[0].out_channels == 24
+    assert load_model(target).module.layer3[2].conv2[0].out_channels == kept
     torch.testing.assert_close(logits(target), logits(source), rtol=1e-4, atol=1e-5)
 
 

@@ -275,13 +275,48 @@ def test_ratio_removes_so_much_of_each_layer():
         made = factorize(
             nn.Sequential(*(nn.Conv2d(*pair, 3, padding=1) for pair in ((16, 32), (32, 32)))),
             (16, 8, 8),
-            FactorizeOptions(scheme, ratio=0.6),
+            FactorizeOptions(scheme, ratio=0.6, round_to=1),
         )
         for row in made.layers:
             assert 0.34 < row.macs[1] / row.macs[0] <= 0.4, row
     report = factorize(module, (16, 8, 8), FactorizeOptions(ratio=0.6, ignore=("1",)))
     assert [row.reason for row in report.layers] == [None, "is to be left alone (--ignore)"]
     assert isinstance(module[1], nn.Conv2d)
+
+
+def test_ranks_are_the_nearest_multiples_but_those_that_are_given():
+    def ranks(**given):
+        module = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 3), nn.Conv2d(32, 32, 3))
+        return [row.ranks[0] for row in factorize(module, (3, 16, 16), FactorizeOptions(**given)).layers]
+
+    assert ranks(scheme="spatial", ratio=0.35, round_to=1) == [4, 20, 31]
+    assert ranks(scheme="spatial", ratio=0.35) == [4, 24, 32]
+    assert ranks(scheme="spatial", ratio=0.35, round_to=24) == [4, 20, 24]
+    assert ranks(scheme="spatial", rank=5) == [5, 5, 5]
+
+
+@pytest.mark.parametrize(("given", "figure"), [({"ratio": 0.5}, "error"), ({"energy": 0.6}, "macs")])
+def test_auto_takes_for_each_layer_the_better_scheme(given, figure):
+    def rows(scheme):
+        torch.manual_seed(0)
+        first, rows_and_columns, last = (
+            nn.Conv2d(*sides, 3, padding=1) for sides in ((3, 16), (16, 32), (32, 32))
+        )
+        separable = torch.einsum("irh,orw->oihw", torch.randn(16, 6, 3), torch.randn(32, 6, 3))
+        rows_and_columns.weight.data = separable + 0.1 * torch.randn(32, 16, 3, 3)
+        few_filters = torch.einsum("or,rihw->oihw", torch.randn(32, 6), torch.randn(6, 32, 3, 3))
+        last.weight.data = few_filters + 0.1 * torch.randn(32, 32, 3, 3)
+        module = nn.Sequential(first, rows_and_columns, last, nn.Conv2d(32, 32, (1, 3), padding=(0, 1)))
+        return factorize(module, (3, 16, 16), FactorizeOptions(scheme, **given)).layers
+
+    def of(row):
+        return row.relative_error if figure == "error" else row.macs[1]
+
+    chosen = rows("auto")
+    for best, *others in zip(chosen, rows("spatial"), rows("channel"), strict=True):
+        assert of(best) == min(of(row) for row in others)
+    assert {row.scheme for row in chosen[:3]} == {"spatial", "channel"}
+    assert chosen[3].scheme == "channel"
 
 
 def test_factors_keep_the_type_and_the_mode():
@@ -298,6 +333,7 @@ def test_factors_keep_the_type_and_the_mode():
         ({}, "needs one way to choose ranks"),
         ({"rank": 2, "evbmf": True}, "needs one way to choose ranks"),
         ({"rank": 0}, "0 is below 1"),
+        ({"ratio": 0.5, "round_to": 0}, "0 is below 1"),
         ({"energy": 1.0}, "not between 0 and 1"),
         ({"ratio": 0.0}, "not between 0 and 1"),
         ({"rank": 2, "scheme": "cp"}, "unknown scheme 'cp'"),

@@ -1,7 +1,7 @@
 # make table-factorization: layers as products of cheaper ones at several ranks, before and after fine-tuning.
 #   STEM-SCHEME-lessP.pth   P % fewer MACs in each layer      STEM-evbmf.pth   ranks from the weights alone
 FACTORIZED_SHARES ?= 35 50 65 80
-SCHEMES           ?= spatial channel
+SCHEMES           ?= auto spatial channel
 
 factorized = $(eval FACTORIZED += $(1) $(1)-ft)$(eval $(call WAY,$(1),pth,factorize,$(2) --ignore fc))$(eval \
   $(call WAY,$(1)-ft,pth,factorize,$(2) --ignore fc --finetune-epochs $(FINETUNE_EPOCHS) --resume,$(ITSELF)))

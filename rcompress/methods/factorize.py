@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -26,7 +27,8 @@ from rcompress.methods.rank import energy_rank, evbmf_rank
 from rcompress.models.factorized import Scheme, factorized_transform, factors, replace_layer
 from rcompress.progress import SILENT, Progress, tracked
 
-ConvolutionScheme = Literal["spatial", "channel", "tucker"]
+DEFAULT_ROUND_TO = 8  # tests/benchmarks/DECISIONS.md
+ConvolutionScheme = Literal["auto", "spatial", "channel", "tucker"]
 
 
 @dataclass(frozen=True)
@@ -34,20 +36,25 @@ class FactorizeOptions:
     """How convolutions are split, and the rank of each layer: exactly one of rank, energy, ratio and evbmf.
 
     Attributes:
-        scheme: of convolutions wider than 1 x 1; narrower ones are split by channels.
+        scheme: of convolutions wider than 1 x 1; narrower ones are split by channels. ``auto`` is for each layer
+            ``spatial`` or ``channel``: with ratio the one whose product is nearer to the layer's weights, else the
+            one that takes fewer MACs.
         rank: the same everywhere.
         energy: share of the squared singular values that stays.
         ratio: share of each layer's MACs to remove.
         evbmf: what stands out of the noise (Nakajima et al. 2013).
         ignore: layers, or parts of the network that hold layers, to leave alone.
+        round_to: ranks are the multiples of this nearest to what ratio, energy or evbmf find, unless that is less.
+            Engines compute whole blocks of channels.
     """
 
-    scheme: ConvolutionScheme = "spatial"
+    scheme: ConvolutionScheme = "auto"
     rank: int | None = None
     energy: float | None = None
     ratio: float | None = None
     evbmf: bool = False
     ignore: tuple[str, ...] = ()
+    round_to: int = DEFAULT_ROUND_TO
 
     def __post_init__(self) -> None:
         if self.scheme not in get_args(ConvolutionScheme):
@@ -58,8 +65,9 @@ class FactorizeOptions:
             raise RcompressError(
                 "factorize", "needs one way to choose ranks", "give --rank, --energy, --ratio or --evbmf"
             )
-        if self.rank is not None and self.rank < 1:
-            raise RcompressError("--rank", f"{self.rank} is below 1", "give a whole number of 1 or more")
+        for name, number in (("--rank", self.rank), ("--round-to", self.round_to)):
+            if number is not None and number < 1:
+                raise RcompressError(name, f"{number} is below 1", "give a whole number of 1 or more")
         for name, share in (("--energy", self.energy), ("--ratio", self.ratio)):
             if share is not None and not 0 < share < 1:
                 raise RcompressError(name, f"{share} is not between 0 and 1", "0.5 is half")
@@ -92,6 +100,12 @@ class FactorizeReport:
     layers: tuple[FactorizedLayer, ...]
     parameters: tuple[int, int]
     macs: tuple[int, int]
+
+    @property
+    def share_of_split_layers(self) -> float:
+        """What is left of the MACs of those layers that were replaced."""
+        before, after = (sum(row.macs[i] for row in self.layers if row.reason is None) for i in (0, 1))
+        return after / before
 
     def described(self, spec: ModelSpec) -> ModelSpec:
         """``spec`` with the transform by which the network is rebuilt."""
@@ -166,21 +180,44 @@ def _measured(row: FactorizedLayer, costs: dict[str, int]) -> FactorizedLayer:
 def _factorized(
     module: nn.Module, name: str, layer: nn.Module, macs: int | None, options: FactorizeOptions
 ) -> FactorizedLayer:
-    row = FactorizedLayer(name, _scheme(layer, options), (macs or 0, macs or 0))
+    schemes = _schemes(layer, options.scheme)
+    row = FactorizedLayer(name, schemes[0], (macs or 0, macs or 0))
     reason = _unfit(name, layer, macs, options.ignore)
     if reason is not None:
         return replace(row, reason=reason)
+    best = min((_split(layer, scheme, options) for scheme in schemes), key=partial(_worth, options))
+    row = replace(row, scheme=best.scheme, ranks=best.ranks, full=best.full)
+    if best.share >= 1:
+        return replace(row, reason=f"at rank {shown(best.ranks)} it would take {best.share:.0%} of its MACs")
+    replace_layer(module, name, _filled(layer, best.scheme, best.ranks, best.parts))
+    return replace(row, relative_error=best.error)
+
+
+@dataclass(frozen=True)
+class _Split:
+    """What one scheme makes of a layer: ``share`` of its MACs, ``error`` of its weights, both relative."""
+
+    scheme: Scheme
+    ranks: Ranks
+    full: Ranks
+    share: float
+    error: float
+    parts: Sequence[Tensor]
+
+
+def _split(layer: nn.Module, scheme: Scheme, options: FactorizeOptions) -> _Split:
     weight = _weight(layer).detach().double().cpu()
-    matrices = matrices_of(weight, row.scheme)
-    ranks = _ranks(layer, row.scheme, matrices, options)
-    row = replace(row, ranks=ranks, full=_full(matrices))
-    share = multiplications(layer, row.scheme, ranks) / weight.numel()
-    if share >= 1:
-        return replace(row, reason=f"at rank {shown(ranks)} it would take {share:.0%} of its MACs")
-    parts = factor_weights(weight, row.scheme, ranks)
-    replace_layer(module, name, _filled(layer, row.scheme, ranks, parts))
-    error = float((product(parts, row.scheme) - weight).norm() / weight.norm())
-    return replace(row, relative_error=error)
+    matrices = matrices_of(weight, scheme)
+    ranks = _ranks(layer, scheme, matrices, options)
+    parts = factor_weights(weight, scheme, ranks)
+    error = float((product(parts, scheme) - weight).norm() / weight.norm())
+    share = multiplications(layer, scheme, ranks) / weight.numel()
+    return _Split(scheme, ranks, _full(matrices), share, error, parts)
+
+
+def _worth(options: FactorizeOptions, split: _Split) -> tuple[bool, float]:
+    """Less is better: a split that costs more than its layer is worth nothing."""
+    return split.share >= 1, split.share if options.ratio is None else split.error
 
 
 def _unfit(name: str, layer: nn.Module, macs: int | None, ignore: Sequence[str]) -> str | None:
@@ -207,13 +244,14 @@ def _filled(layer: nn.Module, scheme: Scheme, ranks: Ranks, parts: Sequence[Tens
     return made.train(layer.training)
 
 
-def _scheme(layer: nn.Module, options: FactorizeOptions) -> Scheme:
+def _schemes(layer: nn.Module, wanted: ConvolutionScheme) -> tuple[Scheme, ...]:
+    """Those to choose from."""
     if isinstance(layer, nn.Linear):
-        return "linear"
+        return ("linear",)
     height, width = _weight(layer).shape[2:]
-    if options.scheme == "spatial":
-        return "spatial" if min(height, width) > 1 else "channel"
-    return options.scheme if height * width > 1 else "channel"
+    if height * width == 1 or (wanted in ("auto", "spatial") and min(height, width) == 1):
+        return ("channel",)
+    return ("spatial", "channel") if wanted == "auto" else (wanted,)
 
 
 def _weight(layer: nn.Module) -> Tensor:
@@ -225,18 +263,27 @@ def _full(matrices: Sequence[Tensor]) -> Ranks:
 
 
 def _ranks(layer: nn.Module, scheme: Scheme, matrices: Sequence[Tensor], options: FactorizeOptions) -> Ranks:
+    full = _full(matrices)
     if options.rank is not None:
-        return tuple(min(options.rank, most) for most in _full(matrices))
+        return tuple(min(options.rank, most) for most in full)
     if options.ratio is not None:
-        return _affordable(layer, scheme, _full(matrices), (1 - options.ratio) * _weight(layer).numel())
-    ranks = []
-    for matrix in matrices:
-        singular = np.asarray(singular_values(matrix))
-        if options.energy is not None:
-            ranks.append(energy_rank(singular, options.energy))
-        else:
-            ranks.append(evbmf_rank(singular, (matrix.shape[0], matrix.shape[1])))
-    return tuple(ranks)
+        found = _affordable(layer, scheme, full, (1 - options.ratio) * _weight(layer).numel())
+    else:
+        found = tuple(_standing_out(matrix, options.energy) for matrix in matrices)
+    return tuple(_rounded(rank, options.round_to, most) for rank, most in zip(found, full, strict=True))
+
+
+def _standing_out(matrix: Tensor, energy: float | None) -> int:
+    """The rank that holds a share of the energy, or that stands out of the noise."""
+    singular = np.asarray(singular_values(matrix))
+    if energy is not None:
+        return energy_rank(singular, energy)
+    return evbmf_rank(singular, (matrix.shape[0], matrix.shape[1]))
+
+
+def _rounded(rank: int, multiple: int, most: int) -> int:
+    nearest = (rank + multiple // 2) // multiple * multiple
+    return rank if rank < multiple else min(nearest, most)
 
 
 def _affordable(layer: nn.Module, scheme: Scheme, full: Ranks, budget: float) -> Ranks:

@@ -42,11 +42,17 @@ def command(
     ] = False,
     output: options.OutputPath = None,
     scheme: Annotated[
-        Literal["spatial", "channel", "tucker"],
-        typer.Option(help="spatial: k x 1, 1 x k; channel: k x k, 1 x 1; tucker: 1 x 1, k x k, 1 x 1."),
-    ] = "spatial",
+        Literal["auto", "spatial", "channel", "tucker"],
+        typer.Option(
+            help="spatial: k x 1, 1 x k; channel: k x k, 1 x 1; tucker: 1 x 1, k x k, 1 x 1; auto: for each layer "
+            "one of the first two."
+        ),
+    ] = "auto",
     ignore: Annotated[
         list[str] | None, typer.Option(help="Layer, or part of the network, to leave alone; may be repeated.")
+    ] = None,
+    round_to: Annotated[
+        int | None, typer.Option(min=1, help="Keep ranks at multiples of this (8; as it is with --rank).")
     ] = None,
     bn_reestimation: options.BnReestimation = True,
     finetune_epochs: Annotated[int, typer.Option(min=0, help="Train this long afterwards.")] = 0,
@@ -77,6 +83,8 @@ def command(
     """
     if sum((rank is not None, energy is not None, ratio is not None, evbmf)) != 1:
         raise typer.BadParameter("give one of the four", param_hint="--rank, --energy, --ratio, --evbmf")
+    if rank is not None and round_to is not None:
+        raise typer.BadParameter("--rank says it all", param_hint="--round-to")
     tuning = Finetuning(
         finetune_epochs, learning_rate, batch_size, resume, teacher, distill, temperature, alpha
     )
@@ -84,16 +92,17 @@ def command(
         from rcompress.artifacts.files import require_checkpoint_output
         from rcompress.cli.opening import open_source, say_sizes
         from rcompress.cli.session import open_settings
-        from rcompress.methods.factorize import FactorizeOptions, factorize
+        from rcompress.methods.factorize import DEFAULT_ROUND_TO, FactorizeOptions, factorize
 
-        chosen = FactorizeOptions(scheme, rank, energy, ratio, evbmf, tuple(ignore or ()))
+        multiple = round_to or DEFAULT_ROUND_TO
+        chosen = FactorizeOptions(scheme, rank, energy, ratio, evbmf, tuple(ignore or ()), multiple)
         target = require_checkpoint_output(output or derived(source, _tag(chosen), ".pth"), [source])
         settings = open_settings(device, threads, precision, seed=seed)
         opened = open_source(
             source, arch, dataset, data_dir, out, bool(finetune_epochs), False, bn_reestimation
         )
         report = factorize(opened.module, opened.spec.preprocessing.input_size, chosen, out)
-        _say(out, report)
+        _say(out, report, chosen)
         metrics = _finished(opened, target, report, chosen, tuning, settings, bn_reestimation, arch, out)
         size = say_sizes(out, source, target)
         out.path(target, metrics=metrics, size_bytes=size, layers=[asdict(row) for row in report.layers])
@@ -143,13 +152,20 @@ def _notes(report: FactorizeReport) -> tuple[str, ...]:
     return tuple(f"{row.name} is left as it is: {row.reason}" for row in report.layers if row.reason)
 
 
-def _say(out: Output, report: FactorizeReport) -> None:
+def _say(out: Output, report: FactorizeReport, chosen: FactorizeOptions) -> None:
     """A line for each layer, and one for the network."""
     names = max(len(row.name) for row in report.layers)
     ranks = max(len(_ranks(row)) for row in report.layers)
     for row in report.layers:
         out.note(_line(row, names, ranks))
     out.note(f"parameters {_change(report.parameters)}, MACs {_change(report.macs)}")
+    if chosen.ratio is not None:
+        removed = 1 - report.share_of_split_layers
+        if abs(removed - chosen.ratio) > 0.01:
+            out.note(
+                f"{removed:.1%} of those layers' MACs are gone, not {chosen.ratio:.1%}: ranks stay at multiples of "
+                f"{chosen.round_to} (--round-to)"
+            )
 
 
 def _line(row: FactorizedLayer, names: int, ranks: int) -> str:
