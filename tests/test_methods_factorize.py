@@ -286,6 +286,7 @@ def test_ratio_removes_so_much_of_each_layer():
 
 def test_ranks_are_the_nearest_multiples_but_those_that_are_given():
     def ranks(**given):
+        torch.manual_seed(0)
         module = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 3), nn.Conv2d(32, 32, 3))
         return [row.ranks[0] for row in factorize(module, (3, 16, 16), FactorizeOptions(**given)).layers]
 
@@ -293,6 +294,9 @@ def test_ranks_are_the_nearest_multiples_but_those_that_are_given():
     assert ranks(scheme="spatial", ratio=0.35) == [4, 24, 32]
     assert ranks(scheme="spatial", ratio=0.35, round_to=24) == [4, 20, 24]
     assert ranks(scheme="spatial", rank=5) == [5, 5, 5]
+    exact = ranks(scheme="spatial", energy=0.5, round_to=1)
+    expected = [rank if rank < 8 else -(-rank // 8) * 8 for rank in exact]
+    assert ranks(scheme="spatial", energy=0.5) == expected != exact
 
 
 @pytest.mark.parametrize(("given", "figure"), [({"ratio": 0.5}, "error"), ({"energy": 0.6}, "macs")])

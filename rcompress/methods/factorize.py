@@ -44,8 +44,8 @@ class FactorizeOptions:
         ratio: share of each layer's MACs to remove.
         evbmf: what stands out of the noise (Nakajima et al. 2013).
         ignore: layers, or parts of the network that hold layers, to leave alone.
-        round_to: ranks are the multiples of this nearest to what ratio, energy or evbmf find, unless that is less.
-            Engines compute whole blocks of channels.
+        round_to: ranks are multiples of this, as engines compute whole blocks of channels: the nearest to what ratio
+            finds, the next above what energy or evbmf find; a rank below the first multiple stays.
     """
 
     scheme: ConvolutionScheme = "auto"
@@ -270,7 +270,11 @@ def _ranks(layer: nn.Module, scheme: Scheme, matrices: Sequence[Tensor], options
         found = _affordable(layer, scheme, full, (1 - options.ratio) * _weight(layer).numel())
     else:
         found = tuple(_standing_out(matrix, options.energy) for matrix in matrices)
-    return tuple(_rounded(rank, options.round_to, most) for rank, most in zip(found, full, strict=True))
+    above = options.round_to // 2 if options.ratio is not None else options.round_to - 1
+    return tuple(
+        rank if rank < options.round_to else min((rank + above) // options.round_to * options.round_to, most)
+        for rank, most in zip(found, full, strict=True)
+    )
 
 
 def _standing_out(matrix: Tensor, energy: float | None) -> int:
@@ -279,11 +283,6 @@ def _standing_out(matrix: Tensor, energy: float | None) -> int:
     if energy is not None:
         return energy_rank(singular, energy)
     return evbmf_rank(singular, (matrix.shape[0], matrix.shape[1]))
-
-
-def _rounded(rank: int, multiple: int, most: int) -> int:
-    nearest = (rank + multiple // 2) // multiple * multiple
-    return rank if rank < multiple else min(nearest, most)
 
 
 def _affordable(layer: nn.Module, scheme: Scheme, full: Ranks, budget: float) -> Ranks:
