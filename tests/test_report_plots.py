@@ -21,9 +21,11 @@ def _plots(records: list[Record]) -> tuple[list[Plot], list[str]]:
     return plots_of(build_report(records).frame.to_dicts())
 
 
-def _pixels(png: bytes, colour: str) -> int:
+def _pixels(png: bytes, colour: str, below: float = 0.0) -> int:
+    """Of this colour, in the whole picture or under its legend."""
     wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     image = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+    image = image[int(below * len(image)) :]
     return int((image == wanted).all(axis=2).sum())
 
 
@@ -67,6 +69,15 @@ def test_one_artifact_in_two_backends_has_two_bars() -> None:
     records = [reporting.benched("a.onnx", 1.0, backend=name) for name in ("onnxruntime", "openvino")]
     [plot] = [plot for plot in _plots(records)[0] if plot.name == "latency"]
     assert min(_pixels(plot.png, COLOURS[name]) for name in ("onnxruntime", "openvino")) > 10_000
+
+
+def test_latencies_far_apart_are_dots_on_a_logarithmic_axis() -> None:
+    records = [
+        reporting.benched("a.onnx", ms, backend=name)
+        for name, ms in (("onnxruntime", 1.0), ("openvino", 30.0))
+    ]
+    [plot] = [plot for plot in _plots(records)[0] if plot.name == "latency"]
+    assert min(_pixels(plot.png, COLOURS[name], 0.5) for name in ("onnxruntime", "openvino")) > 100
 
 
 def test_an_accuracy_of_zero_is_drawn() -> None:

@@ -31,6 +31,10 @@ COLOURS = {
     "tensorrt-rtx": "#0f9d8a",
 }
 OTHER_COLOUR = "#7b8794"
+BOTH_ENDS = (
+    "length(datum.label) > 27 ? slice(datum.label, 0, 12) + '\u2026' + slice(datum.label, -14) : datum.label"
+)
+"""A long name by its beginning and its end: siblings differ there."""
 NEAR = ("right", "left", "top-right", "bottom-right", "top-left", "bottom-left", "top", "bottom")
 ANCHORS = [(anchor, 4) for anchor in NEAR] + [(anchor, 16) for anchor in NEAR]
 
@@ -60,15 +64,22 @@ def scatter(rows: Sequence[Row], x: Measure, y: Measure) -> alt.LayerChart:
 
 
 def bars(rows: Sequence[Row], measure: Measure, until: str) -> alt.LayerChart:
-    """One bar per row in the rows' order; a thin line goes on to the column ``until`` where there is one."""
+    """One bar per row in the rows' order; a thin line goes on to the column ``until`` where there is one.
+
+    On a logarithmic axis, where a bar has no beginning, a dot at its end.
+    """
     points = [_bar(*point, measure, until) for point in zip(rows, _unique_names(rows), strict=True)]
     names = alt.Y("name:N", title=None, sort=[point["name"] for point in points])
     across = axis_for(measure, [point["until"] for point in points])
     base = alt.Chart().encode(
-        y=names.axis(labelLimit=170, ticks=False, domain=False),
+        y=names.axis(labelExpr=BOTH_ENDS, labelLimit=180, ticks=False, domain=False),
         x=alt.X("x:Q", title=measure.label, scale=across.scale),
     )
-    bar = base.mark_bar(height=BAR_HEIGHT, cornerRadiusEnd=2)
+    bar = (
+        base.mark_point(size=90, strokeWidth=0, opacity=1)
+        if across.logarithmic
+        else base.mark_bar(height=BAR_HEIGHT, cornerRadiusEnd=2)
+    )
     layers = [
         bar.encode(fill=alt.Fill("backend:N").scale(_backends(points)), tooltip=_tooltip(points)),
         base.mark_rule(color=OTHER_COLOUR, strokeWidth=1.5).encode(x="x:Q", x2="until:Q"),

@@ -112,7 +112,7 @@ def _reasons(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def _columns(rows: Sequence[Row], reasons: dict[str, int]) -> list[Column]:
-    """All there are, in the order in which they are shown."""
+    """All there are, as they are shown: size, accuracy and speed first, then what explains them."""
     unit, unit_bytes = size_unit(rows)
 
     def size(row: Row) -> str:
@@ -132,6 +132,15 @@ def _columns(rows: Sequence[Row], reasons: dict[str, int]) -> list[Column]:
         *(text_column(*names) for names in TEXT_COLUMNS.items()),
         Column(f"size ({unit})", "size_bytes", size),
         Column("compression", "compression_ratio", lambda row: _times(row["compression_ratio"])),
+        Column("top-1 (%)", "top1_percent", lambda row: with_spread(row, "top1_percent", decimals=2)),
+        Column("difference (points)", "top1_difference_points", difference),
+        Column("latency p50 (ms)", "latency_p50_ms", lambda row: with_spread(row, "latency_p50_ms")),
+        Column("speed-up", "speedup", speedup),
+        Column("images/s", "throughput_images_per_s", lambda row: _scaled(row, "throughput_images_per_s", 1)),
+        Column("memory (MiB)", "peak_memory_bytes", lambda row: _scaled(row, "peak_memory_bytes", MIB)),
+        Column(
+            "energy (mJ/image)", "energy_j_per_image", lambda row: _scaled(row, "energy_j_per_image", 1e-3)
+        ),
         Column("parameters (k)", "parameters", lambda row: _scaled(row, "parameters", 1e3)),
         Column("non-zero (k)", "nonzero_parameters", lambda row: _scaled(row, "nonzero_parameters", 1e3)),
         Column("MACs (M)", "macs", lambda row: _scaled(row, "macs", 1e6)),
@@ -142,15 +151,6 @@ def _columns(rows: Sequence[Row], reasons: dict[str, int]) -> list[Column]:
             lambda row: _before_after(
                 row, "top1_percent_before_reestimation", "top1_percent_after_reestimation"
             ),
-        ),
-        Column("top-1 (%)", "top1_percent", lambda row: with_spread(row, "top1_percent", decimals=2)),
-        Column("difference (points)", "top1_difference_points", difference),
-        Column("latency p50 (ms)", "latency_p50_ms", lambda row: with_spread(row, "latency_p50_ms")),
-        Column("speed-up", "speedup", speedup),
-        Column("images/s", "throughput_images_per_s", lambda row: _scaled(row, "throughput_images_per_s", 1)),
-        Column("memory (MiB)", "peak_memory_bytes", lambda row: _scaled(row, "peak_memory_bytes", MIB)),
-        Column(
-            "energy (mJ/image)", "energy_j_per_image", lambda row: _scaled(row, "energy_j_per_image", 1e-3)
         ),
     ]
 
