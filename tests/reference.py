@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from unittest import mock
 
+from tests.distillation_tables import distillation
 from tests.headline_table import headline
 from tests.pruning_tables import pruning
 from tests.result_tables import RECORDS, quantization
@@ -57,6 +58,7 @@ PARTS = {
     "results": results,
     "quantization": quantization,
     "pruning": pruning,
+    "distillation": distillation,
 }
 
 
