@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from rcompress.report.build import build_report, read_sources
-from rcompress.report.text import signed
+from rcompress.report.text import signed, with_spread
 from tests.result_tables import RECORDS, table
 
 LOSSES = {
@@ -31,7 +31,7 @@ def distillation() -> str:
     alone = students["no teacher"]
     (teacher,) = (row for row in rows if row["artifact"] == "r32.pth")
     lines = [_line(shown, scores, alone) for shown, scores in students.items() if scores]
-    top1 = f"{teacher['top1_percent']:.2f} ({teacher['top1_percent_low']:.2f}-{teacher['top1_percent_high']:.2f})"
+    top1 = with_spread(teacher, "top1_percent", decimals=2)
     return table(HEADS, [["*the teacher, ResNet-32*", "", top1, "", ""], *lines])
 
 

@@ -74,10 +74,9 @@ def _ours(
     name: str, facts: dict[int | None, dict[str, Any]], base: dict[int | None, dict[str, Any]]
 ) -> list[str]:
     row, first = facts[None], base[None]
-    interval = f"({row['top1_percent_low']:.2f}-{row['top1_percent_high']:.2f})"
     return [
         name,
-        f"{row['top1_percent']:.2f} {interval}",
+        with_spread(row, "top1_percent", decimals=2),
         f"{row['top1_percent'] - first['top1_percent']:+.2f}",
         f"{row['size_bytes'] / MIB:.2f}",
         f"{first['size_bytes'] / row['size_bytes']:.1f}x",

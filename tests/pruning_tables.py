@@ -111,11 +111,10 @@ def _trained(rows: dict[str, Row], name: str, stem: str, way: str, suffix: str) 
         rows[f"{stem}.pth"],
         rows.get(f"{stem}{suffix}.onnx", {}),
     )
-    interval = f"({row['top1_percent_low']:.2f}-{row['top1_percent_high']:.2f})"
     counts = [row["parameters"] / 1e3, row["nonzero_parameters"] / 1e3, row["macs"] / 1e6]
     return [
         f"{name}{', ' if way else ''}{way}",
-        f"{row['top1_percent']:.2f} {interval}",
+        with_spread(row, "top1_percent", decimals=2),
         f"{row['top1_percent'] - origin['top1_percent']:+.2f}",
         *(f"{count:.1f}" for count in counts),
         f"{row['size_bytes'] / 1024:.0f}",

@@ -13,7 +13,7 @@ $(call WAY,$(1),pth,$(2),$(3) --finetune-epochs $$(FINETUNE_EPOCHS) --resume,$(I
 endef
 percents := 10 20 30 40 50 60 70 80 90
 $(foreach percent,$(percents),$(eval $(call RETRAINED,pruned$(percent),prune,--ratio 0.$(percent))))
-$(foreach rank,$(RANKS),$(eval $(call RETRAINED,rank$(rank),factorize,--rank $(rank))))
+$(foreach rank,$(RANKS),$(eval $(call RETRAINED,rank$(rank),factorize,--rank $(rank) --scheme channel)))
 $(eval $(call RETRAINED,masked30,sparsify,--filters 0.3))
 $(eval $(call WAY,steps,pth,prune,$(IN_STEPS) --resume,$(ITSELF)))
 $(WORK)/c50-steps-step%.pth: $(WORK)/c50-steps.pth ;

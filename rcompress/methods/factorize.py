@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -195,29 +195,37 @@ def _factorized(
 
 @dataclass(frozen=True)
 class _Split:
-    """What one scheme makes of a layer: ``share`` of its MACs, ``error`` of its weights, both relative."""
+    """What one scheme makes of a layer's weights, at ``share`` of its MACs; the factors once they are asked for."""
 
+    weight: Tensor
     scheme: Scheme
     ranks: Ranks
     full: Ranks
     share: float
-    error: float
-    parts: Sequence[Tensor]
+
+    @cached_property
+    def parts(self) -> Sequence[Tensor]:
+        return factor_weights(self.weight, self.scheme, self.ranks)
+
+    @cached_property
+    def error(self) -> float:
+        """Norm of the weights' change over their norm."""
+        return float((product(self.parts, self.scheme) - self.weight).norm() / self.weight.norm())
 
 
 def _split(layer: nn.Module, scheme: Scheme, options: FactorizeOptions) -> _Split:
     weight = _weight(layer).detach().double().cpu()
     matrices = matrices_of(weight, scheme)
     ranks = _ranks(layer, scheme, matrices, options)
-    parts = factor_weights(weight, scheme, ranks)
-    error = float((product(parts, scheme) - weight).norm() / weight.norm())
     share = multiplications(layer, scheme, ranks) / weight.numel()
-    return _Split(scheme, ranks, _full(matrices), share, error, parts)
+    return _Split(weight, scheme, ranks, _full(matrices), share)
 
 
 def _worth(options: FactorizeOptions, split: _Split) -> tuple[bool, float]:
     """Less is better: a split that costs more than its layer is worth nothing."""
-    return split.share >= 1, split.share if options.ratio is None else split.error
+    if split.share >= 1:
+        return True, split.share
+    return False, split.share if options.ratio is None else split.error
 
 
 def _unfit(name: str, layer: nn.Module, macs: int | None, ignore: Sequence[str]) -> str | None:

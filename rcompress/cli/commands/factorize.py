@@ -159,7 +159,7 @@ def _say(out: Output, report: FactorizeReport, chosen: FactorizeOptions) -> None
     for row in report.layers:
         out.note(_line(row, names, ranks))
     out.note(f"parameters {_change(report.parameters)}, MACs {_change(report.macs)}")
-    if chosen.ratio is not None:
+    if chosen.ratio is not None and chosen.round_to > 1:
         removed = 1 - report.share_of_split_layers
         if abs(removed - chosen.ratio) > 0.01:
             out.note(
