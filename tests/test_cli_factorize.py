@@ -110,7 +110,20 @@ def test_what_rounding_makes_of_a_ratio_is_said(rcompress, tmp_path):
 
 def test_finetuning_learns_from_the_whole_network(rcompress, trained, tmp_path):
     target = tmp_path / "low.pth"
-    words = ("--rank", 8, "--scheme", "channel", "--finetune-epochs", 1, "-b", 64, "--lr", 0.02, "--threads", 1)
+    words = (
+        "--rank",
+        8,
+        "--scheme",
+        "channel",
+        "--finetune-epochs",
+        1,
+        "-b",
+        64,
+        "--lr",
+        0.02,
+        "--threads",
+        1,
+    )
     run = rcompress("factorize", trained, *words, "-o", target)
     assert run.code == 0, run.err
     spec = read_checkpoint(target).spec

@@ -1,4 +1,4 @@
-"""Learning from teachers: the losses against computations by hand, files of every kind, resuming, the cache."""
+"""Learning from teachers: soft targets against computations by hand, feature terms, resuming, the cache."""
 
 from __future__ import annotations
 
@@ -10,21 +10,18 @@ import pytest
 import torch
 
 from rcompress.artifacts.checkpoint import read_checkpoint, write_checkpoint
-from rcompress.artifacts.onnx_file import read_onnx, write_onnx
+from rcompress.artifacts.onnx_file import read_onnx
 from rcompress.data import Augmentation, open_dataset
 from rcompress.errors import RcompressError
-from rcompress.export import onnx_from_module
 from rcompress.models import load_model
 from rcompress.training import Recipe, Settings, Trainer
 from rcompress.training.distillation import LogitDistillation, confidence, softened
-from rcompress.training.feature_losses import angles, attention_loss, distances, hint_loss, relational_loss
-from rcompress.training.features import feature_shapes, stage_ends
 from rcompress.training.guidance import Batch
-from rcompress.training.lessons import Ensemble, Lesson, guidance_for
+from rcompress.training.lessons import Lesson, guidance_for
 from rcompress.training.run import material_for, run_training
 from rcompress.training.start import fresh
 from rcompress.training.teacher_cache import cached_logits, without_crops
-from rcompress.training.teachers import Teacher, load_member, open_teacher
+from rcompress.training.teachers import Teacher, open_teacher
 
 CPU = Settings(torch.device("cpu"))
 SHORT = Recipe(epochs=2, batch_size=64, learning_rate=0.05, ema=0.9)
@@ -64,12 +61,6 @@ def small():
 
 def start_of(dataset):
     return fresh("resnet20", {}, dataset, seed=3)
-
-
-def inputs_of(dataset, count=16):
-    from rcompress.data import input_batches
-
-    return next(input_batches(dataset.split("test"), dataset.preprocessing(), count))
 
 
 def softmax(row, temperature=1.0):
@@ -120,119 +111,6 @@ def test_several_teachers():
 def test_values_out_of_range_are_refused(changes, word):
     with pytest.raises(RcompressError, match=word):
         LogitDistillation(Said(None), **changes)
-
-
-def test_attention_by_hand():
-    student, teacher = torch.randn(2, 3, 2, 2), torch.randn(2, 5, 2, 2)
-    total = 0.0
-    for own, shown in zip(student, teacher, strict=True):
-        maps = []
-        for features in (own, shown):
-            flat = [float(sum(features[:, y, x] ** 2)) for y in range(2) for x in range(2)]
-            length = math.sqrt(sum(value**2 for value in flat))
-            maps.append([value / length for value in flat])
-        total += sum((a - b) ** 2 for a, b in zip(*maps, strict=True))
-    assert float(attention_loss(student, teacher)) == pytest.approx(total / 8, rel=1e-5)
-
-
-def test_hints_compare_at_the_smaller_size():
-    student, teacher = torch.ones(1, 2, 4, 4), torch.zeros(1, 2, 2, 2)
-    student[:, :, :2] = 3.0
-    assert float(hint_loss(student, teacher)) == pytest.approx((9.0 + 1.0) / 2)
-
-
-def test_relations_by_hand():
-    points = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
-    torch.testing.assert_close(distances(points)[0], torch.tensor([0.0, 0.75, 1.0]))  # 3, 4, 5: mean 4
-    found = angles(points)
-    assert float(found[0, 1, 2]) == pytest.approx(0.0)  # a right angle at the origin
-    assert float(found[1, 0, 2]) == pytest.approx(3 / 5)
-    assert float(found[2, 0, 1]) == pytest.approx(4 / 5)
-
-
-def test_relations_know_no_scale_and_no_turn():
-    points = torch.randn(7, 3)
-    turned, _ = torch.linalg.qr(torch.randn(3, 3))
-    assert float(relational_loss(points, 5.0 * points @ turned)) == pytest.approx(0.0, abs=1e-5)
-    assert float(relational_loss(points, torch.randn(7, 3))) > 0.1
-    same = points.clone().requires_grad_()
-    relational_loss(same, points * 2).backward()
-    assert torch.isfinite(same.grad).all()
-
-
-def test_stages_end_where_the_size_changes():
-    from rcompress.models import build_model
-
-    ends = stage_ends(feature_shapes(build_model("resnet20", 10), (3, 32, 32)))
-    assert ends == {(32, 32): "layer1", (16, 16): "layer2", (8, 8): "layer3"}
-    eighteen = stage_ends(feature_shapes(build_model("resnet18", 10), (3, 32, 32)))
-    assert list(eighteen.values()) == ["layer1", "layer2", "layer3", "layer4"]
-
-
-def test_an_onnx_teacher_says_what_its_checkpoint_says(trained, tmp_path):
-    loaded = load_model(trained)
-    dataset = open_dataset("digits")
-    path = write_onnx(tmp_path / "t.onnx", onnx_from_module(loaded.module, loaded.spec), loaded.spec)
-    inputs, _ = inputs_of(dataset)
-    says = [open_teacher([file], loaded.spec, CPU).logits(inputs) for file in (trained, path)]
-    torch.testing.assert_close(says[0], says[1], rtol=1e-4, atol=1e-4)
-    fixed = read_onnx(path).model
-    fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 7
-    seven = write_onnx(tmp_path / "seven.onnx", fixed, loaded.spec)
-    torch.testing.assert_close(
-        open_teacher([seven], loaded.spec, CPU).logits(inputs), says[0], rtol=1e-4, atol=1e-4
-    )
-
-
-def test_a_compiled_engine_teaches(trained, tmp_path, rcompress):
-    built = rcompress("build-engine", trained, "-o", tmp_path / "t.xml")
-    assert built.code == 0, built.err
-    loaded = load_model(trained)
-    inputs, _ = inputs_of(open_dataset("digits"))
-    says = [open_teacher([file], loaded.spec, CPU).logits(inputs) for file in (trained, tmp_path / "t.xml")]
-    torch.testing.assert_close(says[0], says[1], rtol=1e-3, atol=1e-3)
-
-
-def test_each_teacher_gets_its_own_normalisation(trained, tmp_path):
-    loaded = load_model(trained)
-    dataset = open_dataset("digits")
-    inputs, _ = inputs_of(dataset)
-    elsewhere = replace(loaded.spec.preprocessing, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
-    student = replace(loaded.spec, preprocessing=elsewhere)
-    theirs = (inputs * 0.3272 + 0.3053 - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor(
-        [0.2, 0.3, 0.4]
-    ).view(3, 1, 1)
-    with torch.no_grad():
-        expected = loaded.module(inputs)
-    torch.testing.assert_close(
-        open_teacher([trained], student, CPU).logits(theirs)[0], expected, rtol=1e-3, atol=1e-3
-    )
-
-
-def test_unfit_teachers_are_refused(trained, tmp_path):
-    read = read_checkpoint(trained)
-    names = tuple("abcdefghij")
-    for changes, word in (
-        ({"class_names": names, "dataset": "letters"}, "letters"),
-        ({"input_size": (3, 64, 64)}, "3 x 64 x 64"),
-    ):
-        student = replace(read.spec, preprocessing=replace(read.spec.preprocessing, **changes))
-        with pytest.raises(RcompressError, match=word):
-            open_teacher([trained], student, CPU)
-    with pytest.raises(RcompressError, match="does not say how"):
-        model = onnx_from_module(load_model(trained).module, read.spec)
-        del model.metadata_props[:]
-        (tmp_path / "bare.onnx").write_bytes(model.SerializeToString())
-        load_member(tmp_path / "bare.onnx", CPU)
-
-
-def test_an_ensemble_is_scored_by_its_mean(trained):
-    loaded = load_model(trained)
-    inputs, _ = inputs_of(open_dataset("digits"))
-    two = open_teacher([trained, trained], loaded.spec, CPU)
-    with torch.no_grad():
-        expected = torch.softmax(loaded.module(inputs), dim=1)
-    torch.testing.assert_close(Ensemble(two)(inputs).exp(), expected)
 
 
 class KilledError(Exception):
