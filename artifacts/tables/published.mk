@@ -5,7 +5,7 @@ $(WORK)/$(1).pth: | $(INSTALLED)
 	@mkdir -p $$(@D)
 	$$(RCOMPRESS) train $(TRAIN.$(1)) -o $$@ --resume --threads $$(THREADS)
 endef
-$(foreach stem,r18 r18-amp r18-c100 r20 i18 s18 s50 c50,$(if $(TRAIN.$(stem)),$(eval $(call TRAINED,$(stem)))))
+$(foreach stem,r18 r18-amp r18-fp32 r18-c100 r20 i18 s18 s50 c50,$(if $(TRAIN.$(stem)),$(eval $(call TRAINED,$(stem)))))
 
 # $(call RETRAINED,NAME,COMMAND,OPTIONS): then fine-tuned; a row may have FINETUNE_EPOCHS of its own
 define RETRAINED
@@ -38,43 +38,47 @@ $(RESULTS)/tables.csv: $(STUDIES:%=$(RESULTS)/%.md) $(PUBLISHED_FIGURES)
 	$(RCOMPRESS) report $(STUDIES:%=$(RESULTS)/%) --baseline r18.pth --score \
 	  $(PUBLISHED_FIGURES:%=--against %) -o $@
 
-# $(call PUBLISHED,NAME,TITLE,BASELINE,FILES,TIMED,BENCH OPTIONS,REPORT OPTIONS)
+halves := .pth -fp16.onnx -w8a8-minmax.onnx
+FILES.resnet18 := r18.pth r18-amp.pth $(if $(TRAIN.r18-fp32),r18-fp32.pth) r18-fp16.onnx r18-w8a8-minmax.onnx \
+  r18-w8a8-minmax.xml r18-c100.pth r18-c100-fp16.onnx r18-c100-w8a8-minmax.onnx r20.pth $(foreach percent,$(PERCENTS.r18),\
+  $(halves:%=r18-pruned$(percent)%) r18-pruned$(percent)-w8a8-minmax.xml)
+FILES.resnet20 := $(halves:%=r20%) $(foreach percent,$(PERCENTS.r20),$(halves:%=r20-pruned$(percent)%))
+FILES.cpu := i18.pth i18-w8a8.x86 i18-w8a8-minmax.xml i18-masked30.pth
+FILES.survey := s18.pth s50.pth s18-kd-pre.pth s18-kd-scratch.pth s18-kd-pre-clusters256.pth s18-kd-pre-w8a8-minmax.onnx \
+  s18-kd-pre-w8a8-tensor-minmax.onnx s18-kd-pre-w8a8-qat.onnx s18-kd-pre.onnx s18-kd-pre-fp16.onnx s50-nm24-ft.pth \
+  $(foreach share,50 75 90,s50-steps$(share).pth s50-params$(share).pth s50-grown$(share).pth s50-sparse$(share).pth) \
+  s50-clusters256.pth s50-w8a8-minmax.onnx s50-w8a8-tensor-minmax.onnx s50-w8a8-qat.onnx s50.onnx s50-fp16.onnx
+FILES.playground := r20.pth r20-fp16.onnx r20-binary.pth r20-pruned60.pth r20-pruned60-fp16.onnx r20-pruned60-w8a8-minmax.onnx \
+  r20-pruned60-binary.pth r20-sparse75-ft.pth r20-sparse75-ft-fp16.onnx $(RANKS:%=r20-rank%.pth)
+FILES.resnet50 := c50.pth $(STEPS:%=c50-steps-step%.pth) c50-steps.pth
+
+# $(call PUBLISHED,NAME,TITLE,BASELINE,BENCH OPTIONS,REPORT OPTIONS): all of FILES.NAME, judged and timed; where all
+# tables are made, timed once all is judged (SCALE=smoke does not wait: its figures are of no use).
 figures_of = $(filter %/$(1).csv,$(PUBLISHED_FIGURES))
+records_of = $(FILES.$(1):%=$(RESULTS)/$(1)/%.eval.result.json)
+all_judged := $(if $(filter tables,$(MAKECMDGOALS)),$(if $(filter-out smoke,$(SCALE)),\
+  $(foreach study,$(STUDIES),$(call records_of,$(study)))))
 define PUBLISHED
 .PHONY: table-$(1)
 tables: table-$(1)
 table-$(1): $(RESULTS)/$(1).md
 $(eval $(call RECORDED,$(1)))
-$(RESULTS)/$(1)/bench.result.json: $(5:%=$(WORK)/%) $(4:%=$(RESULTS)/$(1)/%.eval.result.json)
-	$$(RCOMPRESS) bench $(5:%=$(WORK)/%) $(6) $$(BENCH) -o $$@
+$(RESULTS)/$(1)/bench.result.json: $(FILES.$(1):%=$(WORK)/%) $(call records_of,$(1)) | $(all_judged)
+	$$(RCOMPRESS) bench $(FILES.$(1):%=$(WORK)/%) $(4) $$(BENCH) -o $$@
 $(RESULTS)/$(1).md: $(RESULTS)/$(1)/bench.result.json $(call figures_of,$(1))
-	$$(RCOMPRESS) report $(RESULTS)/$(1) --baseline $(3) --title "$(2)" $(7) $(addprefix --against ,$(call figures_of,$(1))) \
+	$$(RCOMPRESS) report $(RESULTS)/$(1) --baseline $(3) --title "$(2)" $(5) $(addprefix --against ,$(call figures_of,$(1))) \
 	  -o $$@ -o $$(@:.md=.html)
 endef
 
-halves := .pth -fp16.onnx -w8a8-minmax.onnx
-eighteen := r18.pth r18-amp.pth r18-fp16.onnx r18-w8a8-minmax.onnx r18-w8a8-minmax.xml r18-c100.pth \
-  r18-c100-fp16.onnx r18-c100-w8a8-minmax.onnx r20.pth $(foreach percent,$(PERCENTS.r18),\
-  $(halves:%=r18-pruned$(percent)%) r18-pruned$(percent)-w8a8-minmax.xml)
-twenty := $(halves:%=r20%) $(foreach percent,$(PERCENTS.r20),$(halves:%=r20-pruned$(percent)%))
-one_thread := i18.pth i18-w8a8.x86 i18-w8a8-minmax.xml i18-masked30.pth
-survey := s18.pth s50.pth s18-kd-pre.pth s18-kd-scratch.pth s18-kd-pre-clusters256.pth s18-kd-pre-w8a8-minmax.onnx \
-  s18-kd-pre-w8a8-tensor-minmax.onnx s18-kd-pre-w8a8-qat.onnx s18-kd-pre.onnx s18-kd-pre-fp16.onnx s50-nm24-ft.pth \
-  $(foreach share,50 75 90,s50-steps$(share).pth s50-params$(share).pth s50-grown$(share).pth s50-sparse$(share).pth) \
-  s50-clusters256.pth s50-w8a8-minmax.onnx s50-w8a8-tensor-minmax.onnx s50-w8a8-qat.onnx s50.onnx s50-fp16.onnx
-played := r20.pth r20-fp16.onnx r20-binary.pth r20-pruned60.pth r20-pruned60-fp16.onnx r20-pruned60-w8a8-minmax.onnx \
-  r20-pruned60-binary.pth r20-sparse75-ft.pth r20-sparse75-ft-fp16.onnx $(RANKS:%=r20-rank%.pth)
-stepped := c50.pth $(STEPS:%=c50-steps-step%.pth) c50-steps.pth
-
 table-resnet18: ## ResNet-18 pruned and in TensorRT (SCALE=smoke|cpu|full, as all of these)
-$(eval $(call PUBLISHED,resnet18,ResNet-18: pruning and INT8,r18.pth,$(eighteen),$(eighteen),-b 1))
+$(eval $(call PUBLISHED,resnet18,ResNet-18: pruning and INT8,r18.pth,-b 1))
 table-resnet20: ## ResNet-20, pruned by 10 to 90 %
-$(eval $(call PUBLISHED,resnet20,ResNet-20: pruning and INT8,r20.pth,$(twenty),$(twenty),-b 1))
+$(eval $(call PUBLISHED,resnet20,ResNet-20: pruning and INT8,r20.pth,-b 1))
 table-cpu: ## INT8 and masks on one CPU thread
-$(eval $(call PUBLISHED,cpu,INT8 on one CPU thread,i18.pth,$(one_thread),$(one_thread),-b 1 --threads 1))
+$(eval $(call PUBLISHED,cpu,INT8 on one CPU thread,i18.pth,-b 1 --threads 1))
 table-survey: ## The survey's 29 rows
-$(eval $(call PUBLISHED,survey,Survey,s50.pth,$(survey),$(survey),-b 32))
+$(eval $(call PUBLISHED,survey,Survey,s50.pth,-b 32))
 table-playground: ## FP16, binary weights, pruning, factorization and their combinations
-$(eval $(call PUBLISHED,playground,Combinations,r20.pth,$(played),$(played),-b 1,--score))
+$(eval $(call PUBLISHED,playground,Combinations,r20.pth,-b 1,--score))
 table-resnet50: ## Pruning and distillation in steps
-$(eval $(call PUBLISHED,resnet50,Pruning in steps,c50.pth,$(stepped),$(stepped),-b 32))
+$(eval $(call PUBLISHED,resnet50,Pruning in steps,c50.pth,-b 32))

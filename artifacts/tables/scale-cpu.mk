@@ -1,16 +1,17 @@
 # Real CIFAR on a CPU, in hours: ResNet-18 for the headline alone, ResNet-20 and -32 where a study trained larger ones.
 TRAIN.r18       := --arch resnet18 --dataset cifar10 --epochs 15
-TRAIN.r18-amp   := --arch resnet20 --dataset cifar10 --epochs 15 --precision bf16
-TRAIN.r18-c100  := --arch resnet20 --dataset cifar100 --epochs 15
-TRAIN.i18       := --arch resnet18 --stem imagenet --dataset cifar10 --epochs 15
-TRAIN.s18       := --arch resnet20 --dataset cifar100 --epochs 15
-TRAIN.s50       := --arch resnet32 --dataset cifar100 --epochs 15
-TRAIN.c50       := --arch resnet20 --dataset cifar100 --epochs 15 --seed 1
+TRAIN.r18-amp   := --arch resnet20 --dataset cifar10 --epochs 5 --precision bf16
+TRAIN.r18-fp32  := --arch resnet20 --dataset cifar10 --epochs 5 --precision fp32#  beside which BF16 is to be seen
+TRAIN.r18-c100  := --arch resnet20 --dataset cifar100 --epochs 10
+TRAIN.i18       := --arch resnet18 --stem imagenet --dataset cifar10 --epochs 10
+TRAIN.s18       := --arch resnet20 --dataset cifar100 --epochs 10 --seed 1
+TRAIN.s50       := --arch resnet32 --dataset cifar100 --epochs 10
+TRAIN.c50       := --arch resnet20 --dataset cifar100 --epochs 10 --seed 2
 ITSELF          := $(WORK)/%-w8a8-minmax.xml#  teaches what was made of it: in INT8, two to four times as fast
-FINETUNE_EPOCHS ?= 6
+FINETUNE_EPOCHS ?= 3
 $(WORK)/r18-pruned60.pth: FINETUNE_EPOCHS := 8
 QAT_EPOCHS      ?= 3
-BINARY_EPOCHS   ?= 8
+BINARY_EPOCHS   ?= 4
 STUDENT_EPOCHS  ?= 10
 PERCENTS.r18    ?= 60
 PERCENTS.r20    ?= 10 20 30 40 50 60 70 80 90
