@@ -25,9 +25,10 @@ LINUX_X86 := $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m))
 .PHONY: help install demo test lint benchmark reference clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 22
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 22
 	@printf '\nAny artifact by its name:  make runs/r20-pruned60-int8.xml   (given runs/r20.pth)\n'
 	@printf 'Variables: ENGINE=xml|onnx|plan  PRUNE_FLAGS  INT8_FLAGS  BENCH_FLAGS  BENCHMARKS  PYTHON  VENV\n'
+	@printf '           of tables: SCALE=smoke|cpu|full  THREADS  WORK  RESULTS  MODELS  R32_WEIGHTS\n'
 
 install: $(INSTALLED) ## Create .venv and install rcompress into it
 
@@ -70,25 +71,25 @@ clean: ## Remove the demo and caches (not .venv, not your artifacts)
 
 # --- one rule per command; % is an artifact's stem -----------------------------------------------------------
 
-%.onnx: %.pth
+%.onnx: %.pth | $(INSTALLED)
 	$(RCOMPRESS) export $< -o $@
 
 define PRUNED
-%-pruned$(1).pth: %.pth
+%-pruned$(1).pth: %.pth | $(INSTALLED)
 	$$(RCOMPRESS) prune $$< -o $$@ --ratio 0.$(1) $$(PRUNE_FLAGS)
 endef
 $(foreach percent,10 20 30 40 50 60 70 80 90,$(eval $(call PRUNED,$(percent))))
 
-%-int8.xml %-int8.calib.json &: %.onnx
+%-int8.xml %-int8.calib.json &: %.onnx | $(INSTALLED)
 	$(RCOMPRESS) build-engine $< -o $*-int8.xml --int8 $(INT8_FLAGS)
 
-%-int8.onnx: %.onnx
+%-int8.onnx: %.onnx | $(INSTALLED)
 	$(RCOMPRESS) build-engine $< -o $@ --int8 --backend onnxruntime $(INT8_FLAGS)
 
-%-int8.plan: %.onnx
+%-int8.plan: %.onnx | $(INSTALLED)
 	$(RCOMPRESS) build-engine $< -o $@ --int8 $(INT8_FLAGS)
 
-%.eval.result.json: %
+%.eval.result.json: % | $(INSTALLED)
 	$(RCOMPRESS) eval $< -o $@
 
 # --- the demo ------------------------------------------------------------------------------------------------

@@ -37,10 +37,14 @@ def help_of(*words: str) -> str:
 
 
 def commands() -> str:
-    """All commands' help, as Markdown."""
+    """All commands' help, folded, as Markdown."""
     from rcompress.cli.commands import COMMANDS
 
-    return "\n".join(f"### rcompress {name}\n\n```\n{help_of(name)}\n```\n" for name in COMMANDS)
+    return "\n\n".join(_folded(f"rcompress {name}", help_of(name)) for name in COMMANDS)
+
+
+def _folded(title: str, text: str) -> str:
+    return f"<details><summary><code>{title}</code></summary>\n\n```\n{text}\n```\n\n</details>"
 
 
 def results() -> str:

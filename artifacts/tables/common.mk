@@ -12,7 +12,7 @@ THREADS     ?= 0
 include artifacts/tables/scale-$(SCALE).mk
 
 .PHONY: tables comparisons
-tables: ## Five studies' tables, ours beside theirs (SCALE=smoke|cpu|full)
+tables: ## The tables of five studies, ours beside theirs (SCALE=smoke|cpu|full)
 comparisons: ## Ways of one kind against each other (R32_WEIGHTS=resnet32-d509ac18.th adds the public ResNet-32)
 
 ifndef TRAIN.r20
