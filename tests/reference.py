@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest import mock
 
 from tests.distillation_tables import distillation
+from tests.factorization_tables import factorization
 from tests.headline_table import headline
 from tests.pruning_tables import pruning
 from tests.result_tables import RECORDS, quantization
@@ -63,6 +64,7 @@ PARTS = {
     "quantization": quantization,
     "pruning": pruning,
     "distillation": distillation,
+    "factorization": factorization,
 }
 
 
