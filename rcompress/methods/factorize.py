@@ -204,7 +204,7 @@ class _Split:
     share: float
 
     @cached_property
-    def parts(self) -> Sequence[Tensor]:
+    def parts(self) -> list[Tensor]:
         return factor_weights(self.weight, self.scheme, self.ranks)
 
     @cached_property
