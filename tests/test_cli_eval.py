@@ -76,6 +76,16 @@ def test_the_table_and_the_classes(folder, rcompress):
     assert not list(folder.glob("*.eval.result.json"))
 
 
+def test_a_folder_takes_a_record_of_each(folder, rcompress):
+    (folder / "records").mkdir()
+    run = rcompress("eval", "r20.pth", "worse.pth", "-o", "records")
+    assert run.code == 0, run.err
+    for name in ("r20.pth", "worse.pth"):
+        (record,) = read_records(folder / "records" / f"{name}.eval.result.json")
+        assert record.artifact == name
+    assert not list(folder.glob("*.result.json"))
+
+
 def test_images_that_chose_something_for_one_judge_none(folder, rcompress):
     loaded = load_model(folder / "r20.pth")
     chosen = loaded.spec.with_step(Step("prune", chosen_on="test-a"))

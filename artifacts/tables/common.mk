@@ -29,9 +29,10 @@ $(WORK)/r32.pth: $(R32_WEIGHTS) | $(INSTALLED)
 $(WORK)/%.xml: $(WORK)/%.onnx
 	$(RCOMPRESS) build-engine $< -o $@ --no-verdict
 
-# $(call WAY,NAME,SUFFIX,COMMAND,OPTIONS,TEACHER): WORK/STEM-NAME.SUFFIX from WORK/STEM.pth, with a TEACHER if any.
+# $(call WAY,NAME,SUFFIX,COMMAND,OPTIONS,TEACHER,FROM): WORK/STEM-NAME.SUFFIX from WORK/STEM.pth (FROM=onnx: from
+# WORK/STEM.onnx), with a TEACHER if any.
 define WAY
-$(WORK)/%-$(1).$(2): $(WORK)/%.pth $(5)
+$(WORK)/%-$(1).$(2): $(WORK)/%.$(or $(6),pth) $(5)
 	$$(RCOMPRESS) $(3) $$< -o $$@ $(4) $(if $(5),--teacher $$(word 2,$$^)) --threads $$(THREADS)
 endef
 

@@ -1,6 +1,8 @@
 # make table-quantization: each way of quantizing, WORK/STEM-WAY.SUFFIX; accuracy, size, speed in the engines of a CPU.
 
-quantized = $(eval QUANTIZED += $(1))$(eval $(call WAY,$(1),onnx,quantize,$(2)))
+# after training, from the exported graph; or by training it
+quantized = $(eval QUANTIZED += $(1))$(eval $(call WAY,$(1),onnx,quantize,$(2),,onnx))
+quantized_by_training = $(eval QUANTIZED += $(1))$(eval $(call WAY,$(1),onnx,quantize,--qat --epochs $(QAT_EPOCHS) --resume $(2)))
 $(foreach method,minmax moving-average percentile entropy mse,\
   $(call quantized,w8a8-$(method),--method $(method))\
   $(call quantized,w8a8-tensor-$(method),--per-tensor --method $(method)))
@@ -13,8 +15,8 @@ $(call quantized,w4a8-equalize,--weight-bits 4 --equalize)
 $(call quantized,w4a8-adaround,--weight-bits 4 --adaround)
 $(call quantized,w4a16,--weight-bits 4 --activation-bits none)
 $(call quantized,fp16,--fp16)
-$(call quantized,w8a8-qat,--qat --epochs $(QAT_EPOCHS) --resume)
-$(call quantized,w4a8-qat,--qat --epochs $(QAT_EPOCHS) --resume --weight-bits 4)
+$(call quantized_by_training,w8a8-qat)
+$(call quantized_by_training,w4a8-qat,--weight-bits 4)
 $(eval $(call WAY,bf16,pth,quantize,--bf16))
 $(eval $(call WAY,binary,pth,binarize,--epochs $(BINARY_EPOCHS) --resume))
 

@@ -1,17 +1,17 @@
 # Digits and tiny networks: shows in minutes that every row can be made; its figures say nothing of the studies.
-SMALL := --dataset digits --batch-size 64 --lr 0.1 --epochs 3
+SMALL := --dataset digits --batch-size 64 --lr 0.1 --epochs 1
 TRAIN.r18      := --arch resnet20 $(SMALL) --precision fp32
 TRAIN.r18-amp  := --arch resnet20 $(SMALL) --precision bf16
 TRAIN.r18-c100 := --arch resnet20 $(SMALL) --seed 1
 TRAIN.r20      := --arch resnet20 $(SMALL) --seed 2
 TRAIN.i18      := --arch resnet18 --stem imagenet $(SMALL)
 TRAIN.s18      := --arch resnet20 $(SMALL) --seed 3
-TRAIN.s50      := --arch resnet32 $(SMALL)
+TRAIN.s50      := --arch resnet20 $(SMALL) --seed 5
 TRAIN.c50      := --arch resnet20 $(SMALL) --seed 4
 FINETUNE_EPOCHS := 1
 QAT_EPOCHS      := 1
 BINARY_EPOCHS   := 1
-STUDENT_EPOCHS  := 3
+STUDENT_EPOCHS  := 1
 PERCENTS.r18    := 60
 PERCENTS.r20    := 60
 IN_STEPS        := --ratio 0.6 --steps 2 --finetune-epochs 1

@@ -36,7 +36,9 @@ def command(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="Where the records go (of each artifact into NAME.eval.result.json)."
+            "-o",
+            "--output",
+            help="A file for all records, or a folder for NAME.eval.result.json of each (the one you are in).",
         ),
     ] = None,
     split: Annotated[
@@ -62,8 +64,8 @@ def command(
     """Measure the accuracy of any artifact.
 
     On images that chose nothing, with its 95 % interval; the record goes to NAME.eval.result.json (a --split or
-    --backend that is named stands in that name). Of several, on the same images: each one's difference to the first
-    with the interval that counts, that of pairs.
+    --backend that is named stands in that name) unless -o names a file. Of several, on the same images: each one's
+    difference to the first with the interval that counts, that of pairs.
 
     Example: rcompress eval r20.pth r20-int8.xml
     """
@@ -124,9 +126,9 @@ class _Subject:
 
 def _targets(sources: Sequence[Path], output: Path | None, kind: str) -> list[Path]:
     """Where each artifact's record goes."""
-    if output is not None:
+    if output is not None and not output.is_dir():
         return [output] * len(sources)
-    targets = [record_name(source.name, kind) for source in sources]
+    targets = [(output or Path()) / record_name(source.name, kind) for source in sources]
     for target, source in zip(targets, sources, strict=True):
         if targets.count(target) > 1:
             raise RcompressError(
