@@ -1,4 +1,4 @@
-"""The parts of README.md that are generated: the command reference from ``--help``, the results from records.
+"""What is generated: README.md's command reference from ``--help``, its results and tables.csv from records.
 
 ``python -m tests.reference`` rewrites them; ``tests/test_readme.py`` checks that they are current.
 """
@@ -15,6 +15,7 @@ from tests.distillation_tables import distillation
 from tests.factorization_tables import factorization
 from tests.headline_table import headline
 from tests.pruning_tables import pruning
+from tests.published_tables import TABLES, published, write_tables
 from tests.result_tables import RECORDS, quantization
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,6 +62,7 @@ PARTS = {
     "commands": commands,
     "headline": headline,
     "results": results,
+    "published": published,
     "quantization": quantization,
     "pruning": pruning,
     "distillation": distillation,
@@ -81,6 +83,7 @@ def current(part: str) -> str:
 
 
 def main() -> None:
+    write_tables(TABLES)
     for part, generate in PARTS.items():
         begin, end = marks(part)
         text = README.read_text()
