@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -94,16 +95,16 @@ def test_two_files_of_one_name_both_stand_there(tmp_path: Path) -> None:
 
 def test_the_table_says_what_is_the_same_what_differs_and_what_is_needed(tmp_path: Path) -> None:
     report = _report(tmp_path, (SAME, OTHER, MISSING))
-    same = _cells(report, "s/t/same")
+    same = _cells(report, "same")
     assert same["comparison"] == "same model and data"
     assert same["top-1 published (%)"] == "92.50"
     assert same["top-1 ours (%)"] == "91.00 (90.50-91.40)"
     assert same["top-1 difference (points)"] == "-1.50"
     assert same["latency published (ms)"] == "3.5"
     assert same["latency ours (ms)"] == "2.00 ± 0.02"
-    other = _cells(report, "s/t/other")
+    other = _cells(report, "other")
     assert (other["comparison"], other["top-1 difference (points)"]) == ("another network", "–")
-    missing = _cells(report, "s/t/missing")
+    missing = _cells(report, "missing")
     assert missing["comparison"] == "not measured; needed: a GPU"
     assert (missing["top-1 published (%)"], missing["top-1 ours (%)"]) == ("93.00", "not measured")
     assert all(missing[header] for header in missing if header not in ("backend", "precision", "batch"))
@@ -112,19 +113,21 @@ def test_the_table_says_what_is_the_same_what_differs_and_what_is_needed(tmp_pat
 def test_a_figure_that_is_missing_says_what_it_needs(tmp_path: Path) -> None:
     line = "s/t/half,As published,a.pth,92.5,,3.5,,TensorRT,make a"
     report = _report(tmp_path, (line,), [reporting.evaluated("a.pth", 91.0)])
-    cells = _cells(report, "s/t/half")
+    cells = _cells(report, "half")
     assert cells["comparison"] == "same model and data; needed: TensorRT"
     assert cells["latency ours (ms)"] == "not measured"
-    assert _cells(_report(tmp_path, (line,)), "s/t/half")["comparison"] == "same model and data"
+    assert _cells(_report(tmp_path, (line,)), "half")["comparison"] == "same model and data"
 
 
 def test_the_caption_counts_and_the_commands_are_listed(tmp_path: Path) -> None:
     table = published_table(_report(tmp_path, (SAME, OTHER, MISSING)))
     assert table is not None
-    assert table.caption.startswith("2 of 3 published rows have records of ours beside them; our accuracy on")
+    assert table.caption.startswith(
+        "s/t: 2 of 3 published rows have records of ours beside them; our accuracy on"
+    )
     assert unmeasured(table) == [("s/t/missing", "make c")]
     for half in halves(table):
-        assert "s/t/missing" in [cells[0] for cells in half.cells]
+        assert "missing" in [cells[0] for cells in half.cells]
 
 
 def test_markdown_has_the_table_and_every_command(tmp_path: Path) -> None:
@@ -132,8 +135,18 @@ def test_markdown_has_the_table_and_every_command(tmp_path: Path) -> None:
     assert "## Beside published figures" in text
     assert "- s/t/same: `rcompress eval a.pth`" in text
     assert "- s/t/odd: `` echo `date` | tee x ``" in text
-    lines = [line for line in text.splitlines() if line.startswith("| s/t/")]
+    lines = [line for line in text.splitlines() if re.match(r"\| (same|odd) \|", line)]
     assert len(lines) == 3
+
+
+def test_tables_of_two_studies_share_no_beginning(tmp_path: Path) -> None:
+    other = "s/u/one,M,,,,,,,make one"
+    assert _cells(_report(tmp_path, (SAME, MISSING, other)), "t/same")["method"] == "As published"
+    elsewhere = "x/one,M,,,,,,,make one"
+    table = published_table(_report(tmp_path, (SAME, elsewhere)))
+    assert table is not None
+    assert table.caption.startswith("1 of 2 published rows")
+    assert [cells[0] for cells in table.cells] == ["s/t/same", "s/t/same", "x/one"]
 
 
 def test_without_published_figures_there_is_no_table() -> None:

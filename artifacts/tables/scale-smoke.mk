@@ -1,5 +1,5 @@
 # Digits and tiny networks: shows in minutes that every row can be made; its figures say nothing of the studies.
-SMALL := --dataset digits --batch-size 64 --lr 0.1 --epochs 1
+SMALL := --dataset digits --batch-size 32 --lr 0.1 --epochs 2
 TRAIN.r18      := --arch resnet20 $(SMALL) --precision fp32
 TRAIN.r18-amp  := --arch resnet20 $(SMALL) --precision bf16
 TRAIN.r18-c100 := --arch resnet20 $(SMALL) --seed 1
@@ -11,7 +11,7 @@ TRAIN.c50      := --arch resnet20 $(SMALL) --seed 4
 FINETUNE_EPOCHS := 1
 QAT_EPOCHS      := 1
 BINARY_EPOCHS   := 1
-STUDENT_EPOCHS  := 1
+STUDENT_EPOCHS  := 2
 PERCENTS.r18    := 60
 PERCENTS.r20    := 60
 IN_STEPS        := --ratio 0.6 --steps 2 --finetune-epochs 1

@@ -31,6 +31,8 @@ COLOURS = {
     "tensorrt-rtx": "#0f9d8a",
 }
 OTHER_COLOUR = "#7b8794"
+ROOM_FOR_FIGURES = 1.15
+"""How far an axis of bars goes beyond them: on a phone the figure at the longest one is a sixth of it."""
 BOTH_ENDS = (
     "length(datum.label) > 27 ? slice(datum.label, 0, 12) + '\u2026' + slice(datum.label, -14) : datum.label"
 )
@@ -70,7 +72,7 @@ def bars(rows: Sequence[Row], measure: Measure, until: str) -> alt.LayerChart:
     """
     points = [_bar(*point, measure, until) for point in zip(rows, _unique_names(rows), strict=True)]
     names = alt.Y("name:N", title=None, sort=[point["name"] for point in points])
-    across = axis_for(measure, [point["until"] for point in points])
+    across = axis_for(measure, [ROOM_FOR_FIGURES * point["until"] for point in points])
     base = alt.Chart().encode(
         y=names.axis(labelExpr=BOTH_ENDS, labelLimit=180, ticks=False, domain=False),
         x=alt.X("x:Q", title=measure.label, scale=across.scale),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import polars as pl
 
@@ -53,19 +54,21 @@ class Shown:
 def published_table(report: Report) -> Table | None:
     """Every published row, ours beside it, and what is the same or differs; None without published rows.
 
-    A row that nothing of ours stands beside says what a measurement needs.
+    A row that nothing of ours stands beside says what a measurement needs. What all ids begin with, up to a slash,
+    stands in the caption.
     """
     if report.published is None:
         return None
     rows = report.published.filter(pl.col("published_id").is_not_null()).to_dicts()
     for row in rows:
         row[COMPARISON] = _comparison(row)
-    columns = [column for column in _columns(rows) if _says_something(column, rows)]
+    study = _study(rows)
+    columns = [column for column in _columns(rows, study) if _says_something(column, rows)]
     return Table(
         columns=columns,
         rows=rows,
         cells=[[column.cell(row) for column in columns] for row in rows],
-        caption=_caption(rows),
+        caption=": ".join(filter(None, [study, _caption(rows)])),
         footnotes=[],
     )
 
@@ -73,6 +76,12 @@ def published_table(report: Report) -> Table | None:
 def unmeasured(table: Table) -> list[tuple[str, str]]:
     """The published rows that nothing of ours stands beside: (id, command that would measure it)."""
     return [(row["published_id"], row["command"]) for row in table.rows if row["artifact"] is None]
+
+
+def _study(rows: Sequence[Row]) -> str:
+    """What all ids begin with, up to a slash."""
+    levels = zip(*(row["published_id"].split("/")[:-1] for row in rows), strict=False)
+    return "/".join(names[0] for names in takewhile(lambda names: len(set(names)) == 1, levels))
 
 
 def _comparison(row: Row) -> str:
@@ -92,7 +101,7 @@ def _caption(rows: Sequence[Row]) -> str:
     return "; ".join([counted, *(f"our {said}" for said in shared_conditions(rows))]) + "."
 
 
-def _columns(rows: Sequence[Row]) -> list[Column]:
+def _columns(rows: Sequence[Row], study: str) -> list[Column]:
     unit, unit_bytes = size_unit(rows, ("size_bytes", "published_size_bytes"))
     shown = {
         "top1_percent": Shown("top-1", "%", decimals=2),
@@ -106,7 +115,7 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
     }
     conditions = {key: header for key, header in TEXT_COLUMNS.items() if key != "artifact"}
     return [
-        text_column("published_id", "published row"),
+        Column("published row", "published_id", _identity(study), text=True),
         text_column("method", "method"),
         Column("our artifact", "artifact", lambda row: row["artifact"] or ABSENT, text=True),
         text_column(COMPARISON, COMPARISON),
@@ -118,6 +127,11 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
             for column in _figure_columns(figure, shown[figure.name])
         ),
     ]
+
+
+def _identity(study: str) -> Callable[[Row], str]:
+    """The id below ``study``."""
+    return lambda row: str(row["published_id"]).removeprefix(f"{study}/")
 
 
 def _figure_columns(figure: Figure, shown: Shown) -> list[Column]:
