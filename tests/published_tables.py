@@ -13,7 +13,8 @@ from rcompress.report.write import write_report
 from tests.result_tables import RECORDS, table
 
 TABLES = RECORDS / "tables.csv"
-SOURCES = [RECORDS / "headline", RECORDS / "r20.pth.eval.result.json", RECORDS / "bench.result.json"]
+OURS = ("headline", "tables", "r20.pth.eval.result.json", "bench.result.json")
+SOURCES = [RECORDS / name for name in OURS]
 FIGURES = sorted((RECORDS.parent / "tables" / "published").glob("*.csv"))
 HEADS = [
     "published row",
@@ -57,8 +58,9 @@ def _report() -> Report:
 def _line(row: dict[str, Any]) -> list[str]:
     sizes = [row["published_size_bytes"], row["size_bytes"]]
     difference = row["difference_top1_points"]
+    study, _, identity = row["published_id"].split("/")
     return [
-        row["published_id"].rpartition("/")[2],
+        f"{study}: {identity}",
         row["artifact"],
         row["differs"] or SAME,
         _percent(row["published_top1_percent"]),
