@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rcompress.report.build import build_report, read_sources
 from rcompress.report.text import with_spread
-from tests.result_tables import RECORDS, table
+from tests.result_tables import RECORDS, Facts, facts_of, table
 
 STEMS = {"ResNet-18": "r18", "ResNet-20": "r20"}
 SHARES = (35, 50, 65, 80)
@@ -33,14 +31,13 @@ HEADS = [
     "faster",
 ]
 BATCHES = (1, 64)
-Row = dict[str, Any]
 
 
 def factorization() -> str:
     """Each scheme and rank: what it costs and what training gives back, as Markdown."""
     records, _, _ = read_sources([RECORDS / "factorization"])
     report = build_report(records)
-    facts = _facts(report.frame.to_dicts())
+    facts = facts_of(report.frame.to_dicts())
     lines = [
         _line(facts, f"{name}{', ' if way else ''}{way}", stem, suffix)
         for name, stem in STEMS.items()
@@ -51,22 +48,12 @@ def factorization() -> str:
     return f"{table(HEADS, lines)}\n\nSpeed on {machines}: ONNX Runtime in FP32, 1 thread, p50 per call."
 
 
-def _facts(rows: list[Row]) -> dict[str, Row]:
-    """All that is known of an artifact, its latencies by batch size under ``"timed"``."""
-    facts: dict[str, Row] = {}
-    for row in rows:
-        known = facts.setdefault(row["artifact"], {"timed": {}})
-        if row["latency_p50_ms"] is not None:
-            known["timed"][row["batch_size"]] = row
-        known.update({key: value for key, value in row.items() if value is not None})
-    return facts
-
-
-def _line(facts: dict[str, Row], name: str, stem: str, suffix: str) -> list[str]:
-    before, timed = facts.get(f"{stem}{suffix}.pth"), facts[f"{stem}{suffix}.onnx"]["timed"]
-    after, origin = facts.get(f"{stem}{suffix}-ft.pth"), facts[f"{stem}.pth"]
+def _line(facts: dict[str, Facts], name: str, stem: str, suffix: str) -> list[str]:
+    before, after, origin = (
+        facts.get(f"{stem}{way}.pth", {}).get(None, {}) for way in (suffix, f"{suffix}-ft", "")
+    )
     counted = before or after or origin
-    whole = facts[f"{stem}.onnx"]["timed"]
+    timed, whole = facts[f"{stem}{suffix}.onnx"], facts[f"{stem}.onnx"]
     speeds = [
         cell
         for batch in BATCHES
@@ -79,12 +66,8 @@ def _line(facts: dict[str, Row], name: str, stem: str, suffix: str) -> list[str]
         name,
         f"{counted['parameters'] / 1e3:,.1f}",
         f"{counted['macs'] / 1e6:.1f}",
-        _top1(before),
-        _top1(after),
+        with_spread(before, "top1_percent", decimals=2),
+        with_spread(after, "top1_percent", decimals=2),
         f"{after['top1_percent'] - origin['top1_percent']:+.2f}" if after else "",
         *speeds,
     ]
-
-
-def _top1(row: Row | None) -> str:
-    return with_spread(row or {}, "top1_percent", decimals=2)

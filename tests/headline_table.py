@@ -9,7 +9,7 @@ from typing import Any
 from rcompress.report.build import build_report, read_sources
 from rcompress.report.lineage import command_texts
 from rcompress.report.text import MIB, with_spread
-from tests.result_tables import RECORDS, table
+from tests.result_tables import RECORDS, Facts, facts_of, table
 
 PUBLISHED = RECORDS.parent / "tables" / "published" / "resnet18.csv"
 THEIRS = {"published: FP32": "r18-fp32", "published: 60 % pruned, INT8": "r18-pruned60-int8"}
@@ -37,14 +37,12 @@ def headline() -> str:
     """Theirs and ours, each against its own FP32 network, and the commands that made ours, as Markdown."""
     records, _, _ = read_sources([RECORDS / "headline"])
     report = build_report(records, "r18.pth")
-    rows: dict[str, dict[int | None, dict[str, Any]]] = {}
-    for row in report.frame.to_dicts():
-        rows.setdefault(row["artifact"], {})[row["batch_size"]] = row
-    base = _facts(rows["r18.pth"])
-    ours = [_ours(name, _facts(rows[artifact]), base) for name, artifact in OURS.items()]
+    facts = facts_of(report.frame.to_dicts())
+    base = facts["r18.pth"]
+    ours = [_ours(name, facts[artifact], base) for name, artifact in OURS.items()]
     machines = "; ".join(report.machines)
     told = f"Ours on {machines}: 1 thread, p50; their milliseconds are a GPU's and stand in their study."
-    commands = "\n".join(f"$ rcompress {text}" for text in _commands(report.histories, rows))
+    commands = "\n".join(f"$ rcompress {text}" for text in _commands(report.histories, facts))
     return "\n\n".join([table(HEADS, [*_theirs(), *ours]), told, f"```\n{commands}\n```"])
 
 
@@ -64,15 +62,7 @@ def _theirs() -> Iterator[list[str]]:
         ]
 
 
-def _facts(rows: dict[int | None, dict[str, Any]]) -> dict[int | None, dict[str, Any]]:
-    """All that is known of an artifact, by batch size; what does not depend on it under None."""
-    whole = {key: value for row in rows.values() for key, value in row.items() if value is not None}
-    return {**rows, None: whole}
-
-
-def _ours(
-    name: str, facts: dict[int | None, dict[str, Any]], base: dict[int | None, dict[str, Any]]
-) -> list[str]:
+def _ours(name: str, facts: Facts, base: Facts) -> list[str]:
     row, first = facts[None], base[None]
     return [
         name,
@@ -86,8 +76,8 @@ def _ours(
     ]
 
 
-def _commands(histories: dict[str, Any], rows: dict[str, Any]) -> list[str]:
+def _commands(histories: dict[str, Any], facts: dict[str, Facts]) -> list[str]:
     """What was typed for the teacher and for the smallest and the fastest, in order, each once."""
     wanted = ("r18-w8a8-minmax.xml", "r18-pruned60-w8a8-minmax.onnx", "r18-pruned60-w8a8-minmax.xml")
-    hashes = [next(iter(rows[name].values()))["sha256"] for name in wanted]
+    hashes = [facts[name][None]["sha256"] for name in wanted]
     return list(dict.fromkeys(text for sha256 in hashes for text in command_texts(histories[sha256])))

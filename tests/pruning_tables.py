@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from rcompress.report.build import build_report, read_sources
 from rcompress.report.text import with_spread
-from tests.result_tables import RECORDS, STEMS, table
-
-Row = dict[str, Any]
+from tests.result_tables import RECORDS, STEMS, Facts, facts_of, table
 
 IMPORTANCES = ("l1", "l2", "bn-scale", "fpgm", "lamp", "taylor", "hessian", "activation", "random")
 SCOPES = ("local", "global", "adaptive")
@@ -47,11 +44,12 @@ TRAINED = {
 
 def pruning() -> str:
     """What stays of the accuracy without training, and what training gives back, as Markdown."""
-    rows = _by_artifact()
+    records, _, _ = read_sources([RECORDS / "pruning"])
+    facts = facts_of(build_report(records).frame.to_dicts())
     stems = STEMS.values()
 
     def recovered(name: str) -> Callable[[str], str]:
-        return lambda way: _recovered(rows, name.format(way))
+        return lambda way: _recovered(facts, name.format(way))
 
     halved = _ways(
         ["half the MACs", *(f"{name}, {scope}" for name in STEMS for scope in SCOPES)],
@@ -76,41 +74,27 @@ def pruning() -> str:
             "ms",
         ],
         [
-            _trained(rows, name, stem, way, suffix)
+            _trained(facts, name, stem, way, suffix)
             for name, stem in STEMS.items()
             for way, suffix in TRAINED.items()
-            if f"{stem}{suffix}.pth" in rows
+            if f"{stem}{suffix}.pth" in facts
         ],
     )
     return "\n\n".join([halved, stronger, zeros, trained])
-
-
-def _by_artifact() -> dict[str, Row]:
-    """All that is known of an artifact: accuracy from one record, speed for one image from another."""
-    records, _, _ = read_sources([RECORDS / "pruning"])
-    rows: dict[str, Row] = {}
-    for row in build_report(records).frame.to_dicts():
-        if row["batch_size"] in (None, 1):
-            known = {key: value for key, value in row.items() if value is not None}
-            rows.setdefault(row["artifact"], {}).update(known)
-    return rows
 
 
 def _ways(heads: list[str], ways: dict[str, str], cells: list[Callable[[str], str]]) -> str:
     return table(heads, [[shown, *(cell(way) for cell in cells)] for shown, way in ways.items()])
 
 
-def _recovered(rows: dict[str, Row], artifact: str) -> str:
+def _recovered(facts: dict[str, Facts], artifact: str) -> str:
     """The accuracy, with BatchNorm re-estimated, on images that chose nothing."""
-    return f"{rows[artifact]['top1_percent']:.2f}" if artifact in rows else ""
+    return f"{facts[artifact][None]['top1_percent']:.2f}" if artifact in facts else ""
 
 
-def _trained(rows: dict[str, Row], name: str, stem: str, way: str, suffix: str) -> list[str]:
-    row, origin, timed = (
-        rows[f"{stem}{suffix}.pth"],
-        rows[f"{stem}.pth"],
-        rows.get(f"{stem}{suffix}.onnx", {}),
-    )
+def _trained(facts: dict[str, Facts], name: str, stem: str, way: str, suffix: str) -> list[str]:
+    row, origin = facts[f"{stem}{suffix}.pth"][None], facts[f"{stem}.pth"][None]
+    timed = facts.get(f"{stem}{suffix}.onnx", {}).get(1, {})
     counts = [row["parameters"] / 1e3, row["nonzero_parameters"] / 1e3, row["macs"] / 1e6]
     return [
         f"{name}{', ' if way else ''}{way}",
@@ -118,5 +102,5 @@ def _trained(rows: dict[str, Row], name: str, stem: str, way: str, suffix: str) 
         f"{row['top1_percent'] - origin['top1_percent']:+.2f}",
         *(f"{count:.1f}" for count in counts),
         f"{row['size_bytes'] / 1024:.0f}",
-        with_spread(timed, "latency_p50_ms") if timed else "",
+        with_spread(timed, "latency_p50_ms"),
     ]

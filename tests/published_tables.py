@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rcompress.report.build import Report, build_report, read_sources
 from rcompress.report.published import read_published
-from rcompress.report.published_table import NOT_MEASURED, SAME
-from rcompress.report.text import MIB, signed, with_spread
+from rcompress.report.published_table import COMPARISON, published_table
 from rcompress.report.write import write_report
 from tests.result_tables import RECORDS, table
 
@@ -16,16 +14,16 @@ TABLES = RECORDS / "tables.csv"
 OURS = ("headline", "tables", "r20.pth.eval.result.json", "bench.result.json")
 SOURCES = [RECORDS / name for name in OURS]
 FIGURES = sorted((RECORDS.parent / "tables" / "published").glob("*.csv"))
-HEADS = [
-    "published row",
-    "ours",
-    "differs",
-    "top-1 published (%)",
-    "ours (%)",
-    "difference",
-    "MiB published",
-    "ours",
-]
+SHOWN = (
+    "published_id",
+    "artifact",
+    COMPARISON,
+    "published_top1_percent",
+    "top1_percent",
+    "difference_top1_points",
+    "published_size_bytes",
+    "size_bytes",
+)
 
 
 def write_tables(path: Path) -> None:
@@ -35,40 +33,13 @@ def write_tables(path: Path) -> None:
 
 def published() -> str:
     """The published rows that records of ours stand beside, as Markdown."""
-    rows = [row for row in _report().published.to_dicts() if row["published_id"]]
-    measured = {(row["published_id"], row["artifact"]): row for row in rows if row["artifact"]}
-    lines = [_line(row) for row in measured.values()]
-    counts = {bool(row["artifact"]): set() for row in rows}
-    for row in rows:
-        counts[bool(row["artifact"])].add(row["published_id"])
-    return "\n\n".join(
-        [
-            f"{len(counts[True])} of {len(counts[True] | counts[False])} published rows have records of ours beside "
-            "them:",
-            table(HEADS, lines),
-        ]
-    )
+    whole = published_table(_report())
+    columns = [column for key in SHOWN for column in whole.columns if column.key == key]
+    measured = {(row["published_id"], row["artifact"]): row for row in whole.rows if row["artifact"]}
+    lines = [[column.cell(row) for column in columns] for row in measured.values()]
+    return "\n\n".join([whole.caption, table([column.header for column in columns], lines)])
 
 
 def _report() -> Report:
     records, _, _ = read_sources(SOURCES)
     return build_report(records, "r18.pth", published=read_published(FIGURES), score=True)
-
-
-def _line(row: dict[str, Any]) -> list[str]:
-    sizes = [row["published_size_bytes"], row["size_bytes"]]
-    difference = row["difference_top1_points"]
-    study, _, identity = row["published_id"].split("/")
-    return [
-        f"{study}: {identity}",
-        row["artifact"],
-        row["differs"] or SAME,
-        _percent(row["published_top1_percent"]),
-        with_spread(row, "top1_percent", decimals=2) or NOT_MEASURED,
-        "" if difference is None else signed(difference),
-        *("" if size is None else f"{size / MIB:.2f}" for size in sizes),
-    ]
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"

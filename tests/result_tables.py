@@ -9,6 +9,8 @@ from typing import Any
 from rcompress.report.build import build_report, read_sources
 from rcompress.report.text import with_spread
 
+Facts = dict[int | None, dict[str, Any]]
+
 RECORDS = Path(__file__).resolve().parent.parent / "artifacts" / "reference"
 
 WAYS = {
@@ -80,6 +82,17 @@ def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """A Markdown table, whose first column is text."""
     rule = ["---", *("---:" for _ in heads[1:])]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rule, *lines))
+
+
+def facts_of(rows: Iterable[dict[str, Any]]) -> dict[str, Facts]:
+    """Of each artifact what is known at a batch size, and under None all that is known of it."""
+    facts: dict[str, Facts] = {}
+    for row in rows:
+        known = {key: value for key, value in row.items() if value is not None}
+        of_artifact = facts.setdefault(row["artifact"], {})
+        for batch in {None, row["batch_size"]}:
+            of_artifact.setdefault(batch, {}).update(known)
+    return facts
 
 
 def _quality(rows: list[dict[str, Any]], stem: str, suffixes: tuple[str, ...]) -> list[str]:

@@ -137,7 +137,7 @@ def test_weights_of_another_engine_are_noticed(tmp_path: Path, xml: Path) -> Non
 @pytest.fixture
 def full_disk() -> Iterator[Callable[[int], None]]:
     """Files may not grow beyond so many bytes from here on."""
-    resource = pytest.importorskip("resource")
+    resource = pytest.importorskip("resource", reason="this system has no limit of file sizes")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -58,7 +58,7 @@ FILES.resnet50 := c50.pth $(STEPS:%=c50-steps-step%.pth) c50-steps.pth
 # is measured once all is judged (SCALE=smoke does not wait: its figures are of no use).
 figures_of = $(filter %/$(1).csv,$(PUBLISHED_FIGURES))
 judge = $(if $(1),$(RCOMPRESS) eval $(1) --threads $(THREADS) -o $(@D))
-all_judged := $(if $(filter tables,$(MAKECMDGOALS)),$(if $(filter-out smoke,$(SCALE)),$(STUDIES:%=$(RESULTS)/%/judged)))
+all_judged := $(and $(filter tables,$(MAKECMDGOALS)),$(filter-out smoke,$(SCALE)),$(STUDIES:%=$(RESULTS)/%/judged))
 define PUBLISHED
 .PHONY: table-$(1)
 tables: table-$(1)

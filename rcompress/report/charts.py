@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -72,7 +73,8 @@ def bars(rows: Sequence[Row], measure: Measure, until: str) -> alt.LayerChart:
     """
     points = [_bar(*point, measure, until) for point in zip(rows, _unique_names(rows), strict=True)]
     names = alt.Y("name:N", title=None, sort=[point["name"] for point in points])
-    across = axis_for(measure, [ROOM_FOR_FIGURES * point["until"] for point in points])
+    across = axis_for(measure, [point["until"] for point in points])
+    across = replace(across, high=ROOM_FOR_FIGURES * across.high)
     base = alt.Chart().encode(
         y=names.axis(labelExpr=BOTH_ENDS, labelLimit=180, ticks=False, domain=False),
         x=alt.X("x:Q", title=measure.label, scale=across.scale),
