@@ -180,6 +180,8 @@ def test_foreign_graph_with_its_own_images(rcompress, foreign: Path, tmp_path: P
         (("--int8", "--fp16"), 2, "choose one of"),
         (("--batch-range", "4:2:1"), 2, "no range"),
         (("--mean", "a,b"), 2, "no list of numbers"),
+        (("--batch-range", "1:2:4"), 2, "are TensorRT's"),
+        (("--hardware-compatible",), 2, "are TensorRT's"),
         (("--backend", "onnxruntime"), 1, "runs in ONNX Runtime as it is"),
         (("--bf16", "--backend", "onnxruntime"), 1, "no BF16 convolution"),
         (("-o", "r20.bin"), 1, "no engine is called so"),

@@ -169,3 +169,14 @@ def test_steps_are_refused_under_torchrun(folder, rcompress, monkeypatch):
     run = rcompress("prune", "r20.pth", "--ratio", 0.5, "--steps", 2, "--finetune-epochs", 1)
     assert run.code == 2
     assert "go with one process" in " ".join(run.err.replace("│", " ").split())
+
+
+def test_a_step_does_not_replace_what_it_is_made_of(folder, rcompress):
+    source = folder / "out-step03.pth"
+    source.write_bytes((folder / "r20.pth").read_bytes())
+    run = rcompress(
+        "prune", source, "--ratio", 0.5, "--steps", 5, "--finetune-epochs", 1, "-o", folder / "out.pth"
+    )
+    assert run.code == 1 and "out-step03.pth" in run.err, run.err
+    assert source.read_bytes() == (folder / "r20.pth").read_bytes()
+    assert not (folder / "out-step01.pth").exists()

@@ -16,6 +16,7 @@ from rcompress.data import balanced_indices, check_matches, input_batches, norma
 from rcompress.data.folder import read_image
 from rcompress.data.memory import parquet_source
 from rcompress.data.preprocess import crop_shifts, cutout, flip, shifted, square_centres
+from rcompress.data.split import SPLIT_SEED, carve
 from rcompress.errors import RcompressError
 
 
@@ -68,6 +69,24 @@ def test_balanced_indices():
     assert labels[balanced_indices(labels, 45, seed=1)].bincount().tolist() == [20, 20, 5]
     assert len(set(chosen.tolist())) == 15
     assert not torch.equal(chosen, balanced_indices(labels, 15, seed=2))
+
+
+def test_even_classes_give_even_parts():
+    labels = torch.arange(1000) % 10
+    rest, part = carve(labels, 0.1)
+    assert torch.equal(part, balanced_indices(labels, 100, SPLIT_SEED).sort().values)
+    assert sorted([*rest.tolist(), *part.tolist()]) == list(range(1000))
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])
+@pytest.mark.parametrize("rare", [2, 9, 80])
+def test_a_rare_class_is_in_both_parts(fraction, rare):
+    labels = torch.cat([torch.full((1000,), 0), torch.full((1000,), 1), torch.full((rare,), 2)])
+    rest, part = carve(labels, fraction)
+    kept, given = labels[rest].bincount(minlength=3), labels[part].bincount(minlength=3)
+    assert len(part) == round(len(labels) * fraction)
+    assert given[2] >= 1
+    assert kept[2] >= max(1, (1 - 1.5 * fraction) * rare - 1)
 
 
 def test_normalize_is_the_definition():
@@ -132,6 +151,15 @@ def test_image_folder_says_which_file_is_damaged(tmp_path):
     (tmp_path / "test/cat/1.png").write_bytes(b"no image")
     with pytest.raises(RcompressError, match=r"1\.png: is not an image"):
         list(open_dataset(f"imagefolder:{tmp_path}", image_size=8).split("test").batches(2))
+
+
+def test_a_damaged_image_met_by_a_worker_process_is_named_too(tmp_path):
+    for part in ("train", "test"):
+        write_images(tmp_path / part, ["a", "b"], count=4)
+    (tmp_path / "train" / "b" / "2.png").write_bytes(b"no image")
+    train = open_dataset(f"imagefolder:{tmp_path}", image_size=8).train_source()
+    with pytest.raises(RcompressError, match=r"2\.png: is not an image"):
+        list(train.batches(torch.arange(8), batch_size=2))
 
 
 def test_parquet_folder(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -13,6 +14,8 @@ import torch
 from rcompress.artifacts.files import sha256_of
 from rcompress.artifacts.onnx_file import write_onnx
 from rcompress.engines import Backend, BuildOptions, RunOptions, available_backends, build_engine, load_engine
+from rcompress.engines.base import Engine, FloatArray
+from rcompress.engines.evaluation import run_padded
 from rcompress.engines.selection import choose_backend
 from rcompress.errors import RcompressError
 from rcompress.methods.lower_precision import lower_precision
@@ -209,3 +212,36 @@ def test_suffix_chooses_the_backend() -> None:
         choose_backend("onnxruntime", Path("a.xml"))
     with pytest.raises(RcompressError, match="no engine is called so"):
         choose_backend(None, Path("a.bin"))
+
+
+class Limited:
+    """An engine that was built for batches of 2 to 4."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.info = engine, replace(engine.info, batch_limits=(2, 4))
+
+    def run(self, images: FloatArray) -> FloatArray:
+        assert self.info.allows(len(images))
+        return self.engine.run(images)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 9])
+def test_limits_of_the_batch_are_kept(source: Path, count: int) -> None:
+    engine = load_engine(source, "onnxruntime", ONE)
+    np.testing.assert_allclose(
+        run_padded(Limited(engine), images(count)), engine.run(images(count)), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(("asked", "nearest"), [(1, 2), (2, 2), (3, 3), (4, 4), (64, 4)])
+def test_the_nearest_batch(source: Path, asked: int, nearest: int) -> None:
+    info = replace(load_engine(source, "onnxruntime", ONE).info, batch_limits=(2, 4))
+    assert info.nearest_batch(asked) == nearest
+    assert replace(info, input_shape=(8, 3, 8, 8)).nearest_batch(asked) == 8
+    assert replace(info, batch_limits=None).nearest_batch(asked) == asked
+
+
+@pytest.mark.parametrize("device", ["gpu", "cdua", "cuda:x", "cuda:"])
+def test_devices_that_are_none_are_refused(source: Path, device: str) -> None:
+    with pytest.raises(RcompressError, match="no such kind of device"):
+        load_engine(source, None, RunOptions(device))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 from rcompress.engines import RunOptions, build_engine, load_engine
-from rcompress.engines.base import EngineInfo
+from rcompress.engines.base import Engine, EngineInfo
 from rcompress.engines.benchmark import BenchOptions, benchmark, distinct_names, main_precision
 from rcompress.engines.inputs import random_inputs
 from rcompress.engines.probe import libraries
@@ -66,7 +66,7 @@ def test_a_fixed_batch_is_timed_at_its_own_size_and_said(tmp_path):
         ("free.onnx", 2),
         ("fixed.onnx", 2),
     ]
-    assert any("fixed.onnx takes batches of 2" in note for note in notes)
+    assert any("fixed.onnx does not take all batch sizes: timed at 2" in note for note in notes)
     assert records[2].context["speedup_against"] == "free.onnx"
 
 
@@ -74,6 +74,43 @@ def test_a_batch_that_no_artifact_allows_is_left_out(tmp_path):
     fixed = tiny.tiny_onnx(tmp_path / "fixed.onnx", batch=2)
     records = benchmark([fixed], BenchOptions(batch_sizes=(1, 64), **QUICK))
     assert [r.context["batch_size"] for r in records] == [2]
+
+
+class OnSomeGpu:
+    """An engine that says of itself that it runs on a GPU."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.info = replace(engine.info, device="Some GPU")
+        self.prepare, self.close = engine.prepare, engine.close
+
+
+def test_times_of_a_gpu_are_not_held_against_a_cpus(tmp_path, monkeypatch):
+    paths = [tiny.tiny_onnx(tmp_path / name) for name in ("gpu0.onnx", "cpu0.onnx", "cpu1.onnx", "gpu1.onnx")]
+
+    def load(path, *rest):
+        engine = load_engine(path, *rest)
+        return OnSomeGpu(engine) if path.name.startswith("gpu") else engine
+
+    monkeypatch.setattr("rcompress.engines.benchmark.load_engine", load)
+    monkeypatch.setattr("rcompress.engines.benchmark._device", lambda _info, _run: "cpu")
+    records = benchmark(paths, BenchOptions(batch_sizes=(1,), **QUICK))
+    assert [r.context["speedup_against"] for r in records] == [
+        "gpu0.onnx",
+        "cpu0.onnx",
+        "cpu0.onnx",
+        "gpu0.onnx",
+    ]
+    assert [r.metrics["latency_speedup"] == 1.0 for r in records[:2]] == [True, True]
+
+
+def test_loading_counts_no_memory_but_running_does(tmp_path):
+    """A batch needs what its activations take; what was needed to read the file is not in it."""
+    path = tiny.tiny_onnx(tmp_path / "t.onnx")
+    small, large = (
+        r.metrics["peak_memory_bytes"] for r in benchmark([path], BenchOptions((1, 4096), **QUICK))
+    )
+    inputs = 4096 * 3 * tiny.SIDE**2 * 4
+    assert large - small > inputs
 
 
 def test_files_of_one_name_are_told_apart(tmp_path):

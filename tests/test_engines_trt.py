@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rcompress.artifacts.files import sha256_of
-from rcompress.engines import BuildOptions, backend_status, build_engine, load_engine
+from rcompress.engines import BuildOptions, RunOptions, backend_status, build_engine, load_engine
 from rcompress.engines.plan_file import log_path, read_sidecar, sidecar_path
 from rcompress.engines.status import gpu_fault
 from rcompress.engines.trt_log import executed_precisions
@@ -19,6 +19,7 @@ from rcompress.methods.lower_precision import lower_precision
 from rcompress.methods.quantize import QuantizeOptions, quantize_onnx
 from tests.graphs import SPEC, images, residual, resnet
 
+AUTO = RunOptions("auto")
 TARGET = BuildOptions(target="sm_86")
 needs_rtx = pytest.mark.skipif(
     backend_status("tensorrt-rtx").version is None, reason="tensorrt-rtx is not installed"
@@ -135,6 +136,7 @@ def test_sparse_weights_are_a_flag_of_tensorrt_alone(tmp_path: Path) -> None:
         options = BuildOptions(target="sm_86", sparse_weights=wanted)
         config = _config(tensorrt_rtx, builder, options, tmp_path / "a.plan")
         assert config.get_flag(flag) == wanted
+        assert not config.get_flag(tensorrt_rtx.BuilderFlag.TF32)
 
 
 @needs_rtx
@@ -156,7 +158,13 @@ def test_without_a_gpu_building_needs_a_target_and_running_says_what_is_missing(
     with pytest.raises(RcompressError, match="--target sm_86"):
         build_engine(residual(), SPEC, plan, "tensorrt-rtx")
     with pytest.raises(RcompressError, match=r"tensorrt-rtx cannot run here: .*driver"):
-        load_engine(plan)
+        load_engine(plan, None, AUTO)
+
+
+@needs_rtx
+def test_a_plan_is_not_run_on_the_cpu(plan: Path) -> None:
+    with pytest.raises(RcompressError, match="runs on a GPU alone"):
+        load_engine(plan, None, RunOptions("cpu"))
 
 
 @pytest.mark.skipif(backend_status("tensorrt").version is not None, reason="tensorrt is installed")
@@ -171,7 +179,7 @@ def test_truncated_plans_and_sidecars(plan: Path, damaged: str) -> None:
     path = plan if damaged == "plan" else sidecar_path(plan)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(RcompressError, match="truncated"):
-        load_engine(plan)
+        load_engine(plan, None, AUTO)
 
 
 @needs_rtx
@@ -180,7 +188,7 @@ def test_missing_sidecar_and_wrong_backend(plan: Path) -> None:
         load_engine(plan, "tensorrt")
     sidecar_path(plan).unlink()
     with pytest.raises(RcompressError, match="is missing"):
-        load_engine(plan)
+        load_engine(plan, None, AUTO)
 
 
 @needs_rtx
@@ -206,7 +214,7 @@ def test_layer_descriptions_of_both_builders_are_understood() -> None:
 def test_plan_runs_beside_pytorch(tmp_path: Path) -> None:
     path = build_engine(residual(), SPEC, tmp_path / "net.plan", "tensorrt-rtx")
     before = torch.ones(3, device="cuda")
-    engine = load_engine(path)
+    engine = load_engine(path, None, AUTO)
     found = engine.run(images(5))
     engine.prepare(images(5))()
     assert (before * 2).sum().item() == 6

@@ -159,3 +159,16 @@ def test_unknown_shapes_are_not_taken_for_zero():
     assert found.macs is None
     assert found.layers[0].macs is None
     assert found.parameters == 216
+
+
+def test_integer_operators_are_not_taken_for_free():
+    """QOperator files: scales and zero points are no parameters, and the cost is not said to be nothing."""
+    inputs = ["x", "s", "z", "w", "s", "z", "s", "z"]
+    model = graph(
+        [helper.make_node("QLinearConv", inputs, ["y"])],
+        [tensor("s"), tensor("z", dtype=np.int8), tensor("w", 4, 3, 3, 3, dtype=np.int8)],
+        ["n", 3, 8, 8],
+    )
+    found = graph_complexity(model)
+    assert found.macs is None
+    assert found.parameters == 4 * 3 * 3 * 3

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from rcompress.methods.calibration import HistogramObserver, make_observer, percentile_threshold
+from rcompress.engines.torch_graph import TorchGraph
+from rcompress.errors import RcompressError
+from rcompress.methods.calibration import (
+    HistogramObserver,
+    collect_ranges,
+    make_observer,
+    percentile_threshold,
+)
+from tests import tiny
 
 VALUES = np.concatenate([np.random.default_rng(3).standard_normal(20_000), [9.0]]).astype(np.float32)
 
@@ -61,3 +69,13 @@ def test_histograms_forget_nothing_when_they_widen() -> None:
 @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse", "moving-average"])
 def test_a_tensor_of_zeros_is_harmless(method: str) -> None:
     assert observed(method, values=np.zeros(100, np.float32)) == 0.0
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_tensor_that_is_not_finite_is_named(method: str, value: float) -> None:
+    images = torch.zeros(2, 3, tiny.SIDE, tiny.SIDE)
+    images[1, 0, 0, 0] = value
+    observers = {"features": make_observer(method, 127, 99.9)}
+    with pytest.raises(RcompressError, match="features: is not finite"):
+        collect_ranges(TorchGraph(tiny.tiny_graph()), observers, [images[:1], images], 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from rcompress.artifacts.checkpoint import write_checkpoint
 from rcompress.artifacts.spec import ModelSpec, Preprocessing
@@ -71,6 +72,33 @@ def test_shapes_and_dtypes_come_from_the_file(tmp_path):
     path = write_checkpoint(tmp_path / "m.pth", ModelSpec(10, PREPROCESSING, "resnet20"), state)
     with pytest.raises(RcompressError, match="do not make a resnet20"):
         load_model(path)  # float features meet a double head: found by the forward pass, not by loading
+
+
+def test_several_filters_for_each_input_come_back(tmp_path, monkeypatch):
+    """A depthwise convolution with a multiplier, whole and with inputs removed."""
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "def net(num_classes):\n"
+        "    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), torch.nn.Conv2d(8, 16, 3, groups=8),\n"
+        "        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(16, num_classes))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    whole = build_model("mine:net", 10)
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(
+        load_model(save(tmp_path / "m.pth", whole, "mine:net"), "mine:net").module(images), whole(images)
+    )
+    cut = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Conv2d(5, 10, 3, groups=5), *whole[2:4], nn.Linear(10, 10))
+    assert torch.equal(
+        load_model(save(tmp_path / "c.pth", cut, "mine:net"), "mine:net").module(images), cut(images)
+    )
+
+
+@pytest.mark.parametrize("arch", ["googlenet", "inception_v3"])
+def test_networks_with_auxiliary_heads_answer_with_logits_alone(arch):
+    with torch.device("meta"):
+        module = build_model(f"torchvision:{arch}", 10).train()
+        assert module(torch.zeros(2, 3, 96, 96)).shape == (2, 10)
 
 
 @pytest.mark.parametrize("fault", ["missing", "extra", "shape"])

@@ -86,3 +86,14 @@ def test_deltas_are_computed_even_where_a_record_brings_its_own() -> None:
     brought = reporting.record("eval", "a.pth", {"speedup": 99.0, "top1_difference_points": 9.0}, {})
     rows = _rows([brought, reporting.benched("a.pth", 2.0)])
     assert [row["speedup"] for row in rows if row["latency_p50_ms"]] == [1.0]
+
+
+def test_times_of_separate_runs_make_no_ratio() -> None:
+    base, other = reporting.benched("a.pth", 2.0), reporting.benched("b.pth", 1.0)
+    for record, run in ((base, "one"), (other, "two")):
+        record.context["bench_run"] = run
+    row = _rows([base, other])[1]
+    assert row["speedup"] is None
+    assert row["speedup_reason"].startswith("not timed in turns with a.pth")
+    other.context["bench_run"] = "one"
+    assert _rows([base, other])[1]["speedup"] == pytest.approx(2.0)

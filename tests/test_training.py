@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from rcompress.artifacts.checkpoint import read_checkpoint
+from rcompress.artifacts.checkpoint import read_checkpoint, write_checkpoint
 from rcompress.artifacts.device import resolve_device
 from rcompress.data import open_dataset
 from rcompress.errors import RcompressError
@@ -17,7 +17,7 @@ from rcompress.training import RECIPES, Recipe, Settings, Trainer, resolve_preci
 from rcompress.training.average import MovingAverage
 from rcompress.training.recipe import build_optimizer, learning_rate_factor
 from rcompress.training.run import material_for, run_training
-from rcompress.training.start import fresh, from_checkpoint, replace_head
+from rcompress.training.start import fresh, from_checkpoint, normalized_as, replace_head
 
 CPU = Settings(torch.device("cpu"))
 SHORT = Recipe(epochs=3, batch_size=64, learning_rate=0.05, ema=0.9, mixup=0.2, cutout=4)
@@ -131,6 +131,55 @@ def test_another_runs_state_is_refused(small, tmp_path):
     run_training(start.module, start.spec, small, one, CPU, tmp_path / "m.pth", {})
     with pytest.raises(RcompressError, match="other options"):
         run_training(start.module, start.spec, small, SHORT, CPU, tmp_path / "m.pth", {}, resume=True)
+
+
+def test_a_state_in_another_format_is_refused(small, tmp_path):
+    start = start_of(small)
+    run_training(start.module, start.spec, small, SHORT, CPU, tmp_path / "m.pth", {})
+    state = torch.load(tmp_path / "m.resume", weights_only=True)
+    torch.save({**state, "format": "rcompress-resume/1"}, tmp_path / "m.resume")
+    with pytest.raises(RcompressError, match=r"m\.resume: is no state of a run of this rcompress"):
+        run_training(start.module, start.spec, small, SHORT, CPU, tmp_path / "m.pth", {}, resume=True)
+
+
+@pytest.mark.parametrize("name", ["momentum", "warmup", "label_smoothing", "ema"])
+def test_recipes_out_of_range_are_refused(name):
+    with pytest.raises(RcompressError, match=f"{name} = 1.5"):
+        Recipe(**{name: 1.5})
+
+
+@pytest.mark.parametrize("std", [(0.5,), (0.0, 0.5, 0.5)])
+def test_a_recipes_normalisation_must_fit_the_images(small, std):
+    with pytest.raises(RcompressError, match="recipe: mean"):
+        normalized_as(Recipe(mean=(0.5,) * 3, std=std), small.preprocessing())
+
+
+@pytest.mark.parametrize(
+    ("arch", "said"),
+    [("torchvision:alexnet", "does not take images of 3 x 32 x 32"), ("mine:other", r"makes \(1, 3\)")],
+)
+def test_networks_that_do_not_fit_the_images_are_refused(small, tmp_path, monkeypatch, arch, said):
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "def other(num_classes):\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 3))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RcompressError, match=said):
+        fresh(arch, {}, small, seed=0)
+
+
+def test_a_head_of_unnamed_classes_stays(trained, tmp_path):
+    from dataclasses import replace
+
+    loaded = load_model(trained)
+    unnamed = replace(loaded.spec.preprocessing, dataset=None, class_names=())
+    path = write_checkpoint(
+        tmp_path / "m.pth", replace(loaded.spec, preprocessing=unnamed), loaded.module.state_dict()
+    )
+    start = from_checkpoint(path, None, "digits")
+    assert torch.equal(start.module.fc.weight, loaded.module.fc.weight)
+    assert start.spec.preprocessing.dataset == "digits"
 
 
 def test_a_diverging_run_says_so(small, tmp_path):

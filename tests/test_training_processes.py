@@ -95,3 +95,24 @@ def test_synchronous_batchnorm_needs_gpus_and_becomes_plain_again():
     plain = unsynchronised(changed)
     assert not any(isinstance(layer, nn.SyncBatchNorm) for layer in plain.modules())
     torch.testing.assert_close(plain.eval()(images), expected)
+
+
+def test_a_student_of_two_processes_is_written_with_its_teachers_score(trained, tmp_path):
+    output = tmp_path / "student.pth"
+    words = (
+        "distill",
+        "--teacher",
+        trained,
+        "--student",
+        "resnet20",
+        "--epochs",
+        "1",
+        "-o",
+        output,
+        "--json",
+    )
+    done = start("-m", "rcompress", *words)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line)["output"] == str(output)
+    assert output.exists()

@@ -18,10 +18,8 @@ $(call quantized,fp16,--fp16)
 $(call quantized_by_training,w8a8-qat)
 $(call quantized_by_training,w4a8-qat,--weight-bits 4)
 $(eval $(call WAY,bf16,pth,quantize,--bf16))
+$(foreach count,256 16,$(eval $(call WAY,clusters$(count),pth,cluster,--clusters $(count))))
 $(eval $(call WAY,binary,pth,binarize,--epochs $(BINARY_EPOCHS) --resume))
-
-$(WORK)/%-clusters256.pth $(WORK)/%-clusters16.pth: $(WORK)/%.pth
-	$(RCOMPRESS) cluster $< -o $@ --clusters $(patsubst $*-clusters%.pth,%,$(@F))
 
 $(WORK)/%-bf16.xml: $(WORK)/%.onnx  # ONNX Runtime has no convolution in BF16 on a CPU, so no .onnx
 	$(RCOMPRESS) build-engine $< -o $@ --bf16 --no-verdict

@@ -53,6 +53,11 @@ def main() -> None:
         if stop.code == EXIT_INTERRUPTED:
             say_error("interrupted")
         raise
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        say_error(f"out of memory: {str(error).splitlines()[0]}; lower --batch-size")
+        sys.exit(EXIT_FAILURE)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(EXIT_FAILURE)
@@ -61,3 +66,8 @@ def main() -> None:
             raise
         say_error(f"{error.filename}: {error.strerror}; check the path and its permissions")
         sys.exit(EXIT_FAILURE)
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """PyTorch's error of a GPU, or of its allocator on a CPU (not imported for the question)."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)

@@ -45,13 +45,11 @@ class Finetuning:
 
     def recipe(self) -> Recipe:
         """The recipe with what was given."""
-        from dataclasses import replace
-
         from rcompress.training import RECIPES
 
-        recipe = replace(RECIPES[self.base], epochs=self.epochs)
-        recipe = replace(recipe, learning_rate=self.learning_rate or recipe.learning_rate)
-        return replace(recipe, batch_size=self.batch_size or recipe.batch_size)
+        return RECIPES[self.base].changed(
+            epochs=self.epochs, learning_rate=self.learning_rate, batch_size=self.batch_size
+        )
 
     def loss(self, student: ModelSpec, settings: Settings, parent: Path, arch: str | None) -> Loss | None:
         """Learning from the teachers named, by default from ``parent``; None with --no-distill or no epochs."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,4 +21,4 @@ def changed_recipe(name: str, config: Path | None = None, **changes: Any) -> Rec
     from rcompress.training.recipe_file import recipe_from_toml
 
     recipe = RECIPES[name] if config is None else recipe_from_toml(config, RECIPES[name])
-    return replace(recipe, **{field: value for field, value in changes.items() if value is not None})
+    return recipe.changed(**changes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -67,12 +67,8 @@ class Retraining:
         """The recipe for weights of so many bits, with what was given."""
         from rcompress.methods.qat import qat_recipe
 
-        recipe = qat_recipe(bits)
-        return replace(
-            recipe,
-            epochs=self.epochs or recipe.epochs,
-            learning_rate=self.learning_rate or recipe.learning_rate,
-            batch_size=self.batch_size or recipe.batch_size,
+        return qat_recipe(bits).changed(
+            epochs=self.epochs, learning_rate=self.learning_rate, batch_size=self.batch_size
         )
 
 

@@ -25,12 +25,15 @@ if TYPE_CHECKING:
 def open_settings(
     device: str, threads: int, precision: PrecisionChoice = "auto", compile: bool = False, seed: int = 0
 ) -> Settings:
-    """The options that say where and how to compute, settled for this machine and for ``torchrun``."""
+    """The options that say where and how to compute, settled for this machine and for ``torchrun``; seeds PyTorch."""
+    import torch
+
     from rcompress.artifacts.device import resolve_device
     from rcompress.measure.memory import keep_freed_blocks
     from rcompress.training import Settings, resolve_precision
     from rcompress.training.processes import ALONE, join
 
+    torch.manual_seed(seed)
     set_threads(threads)
     chosen = resolve_device(device)
     if chosen.type == "cpu":

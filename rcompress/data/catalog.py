@@ -117,12 +117,12 @@ def _cifar_source(name: str, root: Path, train: bool) -> Source:
     folder = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}[name]
     try:
         root.mkdir(parents=True, exist_ok=True)
-        return torchvision_cifar_source(name, root, train, download=not (root / folder).is_dir())
+        return torchvision_cifar_source(name, root, train)
     except (RuntimeError, OSError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise RcompressError(
             root,
-            f"has neither {name}/*.parquet nor {folder}/, and downloading failed ({reason})",
+            f"has neither {name}/*.parquet nor a whole {folder}/, and downloading failed ({reason})",
             "put one of them there, or name their folder with --data-dir",
         ) from None
 
@@ -150,9 +150,17 @@ def _tiny_imagenet_test(folder: Path, names: tuple[str, ...]) -> FolderSource:
     if not listing.is_file():
         raise RcompressError(listing, "no such file", "unpack tiny-imagenet-200.zip again")
     number = {name: label for label, name in enumerate(names)}
-    rows = [line.split("\t")[:2] for line in listing.read_text().splitlines() if line]
-    files = tuple(folder / "images" / Path(name).name for name, _ in rows)
-    return FolderSource(files, torch.tensor([number[label] for _, label in rows]), 64, 64)
+    try:
+        rows = [line.split("\t")[:2] for line in listing.read_text().splitlines() if line]
+        files = tuple(folder / "images" / Path(name).name for name, _ in rows)
+        labels = torch.tensor([number[label] for _, label in rows])
+    except (ValueError, KeyError) as error:
+        raise RcompressError(
+            listing,
+            f"has a line that names no image and class ({error})",
+            "unpack tiny-imagenet-200.zip again",
+        ) from None
+    return FolderSource(files, labels, 64, 64)
 
 
 def _imagefolder(name: str, root: Path, size: int) -> Dataset:

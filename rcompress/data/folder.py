@@ -41,10 +41,19 @@ class FolderSource:
         )
         items = _Decoded(self.files, self.labels, indices.tolist(), v2.Compose([*crop, v2.PILToTensor()]))
         workers = min(MAX_WORKERS, available_cores()) if len(items) > batch_size else 0
-        yield from DataLoader(items, batch_size=batch_size, num_workers=workers)
+        loader = DataLoader(items, batch_size=batch_size, num_workers=workers, collate_fn=_stacked)
+        for batch in loader:
+            if isinstance(batch, RcompressError):
+                raise batch
+            yield batch
 
 
-class _Decoded(TorchDataset[tuple[Tensor, int]]):
+class _Decoded(TorchDataset[tuple[Tensor, int] | RcompressError]):
+    """Images by position; an error in place of one that cannot be decoded.
+
+    Raised in a worker process, PyTorch would make another error of it.
+    """
+
     def __init__(
         self, files: tuple[Path, ...], labels: Tensor, indices: list[int], transform: Callable[..., Tensor]
     ) -> None:
@@ -53,9 +62,23 @@ class _Decoded(TorchDataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, position: int) -> tuple[Tensor, int]:
+    def __getitem__(self, position: int) -> tuple[Tensor, int] | RcompressError:
         index = self.indices[position]
-        return self.transform(open_image(self.files[index])), int(self.labels[index])
+        try:
+            return self.transform(open_image(self.files[index])), int(self.labels[index])
+        except RcompressError as error:
+            return error
+
+
+def _stacked(items: list[tuple[Tensor, int] | RcompressError]) -> tuple[Tensor, Tensor] | RcompressError:
+    """A batch, or the first error in it."""
+    images, labels = [], []
+    for item in items:
+        if isinstance(item, RcompressError):
+            return item
+        images.append(item[0])
+        labels.append(item[1])
+    return torch.stack(images), torch.tensor(labels)
 
 
 def open_image(path: Path) -> object:

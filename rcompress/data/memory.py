@@ -15,6 +15,7 @@ import numpy as np
 import platformdirs
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 
 from rcompress.artifacts.files import write_atomic
 from rcompress.data.dataset import MemorySource
@@ -42,8 +43,10 @@ def _digits_file() -> Path:
     return Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
 
 
-def torchvision_cifar_source(name: str, root: Path, train: bool, download: bool) -> MemorySource:
-    """CIFAR as torchvision stores it under ``root`` (its archive's hash is checked before it is opened).
+def torchvision_cifar_source(name: str, root: Path, train: bool) -> MemorySource:
+    """CIFAR as torchvision stores it under ``root``, downloaded where it is not there or not whole.
+
+    Its files' hashes are checked before they are opened. Of several processes, one downloads.
 
     Raises:
         RuntimeError, OSError: it is not there, and cannot be downloaded.
@@ -53,7 +56,11 @@ def torchvision_cifar_source(name: str, root: Path, train: bool, download: bool)
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numpy's deprecations inside torchvision's unpickling
-        stored = kind(root=str(root), train=train, download=download)
+        try:
+            stored = kind(root=str(root), train=train)
+        except RuntimeError:
+            with FileLock(root / f".{name}.lock"):
+                stored = kind(root=str(root), train=train, download=True)
     images = torch.from_numpy(stored.data).permute(0, 3, 1, 2).contiguous()
     return MemorySource(images, torch.tensor(stored.targets))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ MODULES: dict[Backend, str] = {
     "tensorrt": "trt",
     "tensorrt-rtx": "trt",
 }
+DEVICES = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 LOADERS: dict[str, tuple[Backend, ...]] = {
     **dict.fromkeys(CHECKPOINT_SUFFIXES, ("torch",)),
     ".x86": ("torch-x86",),
@@ -51,9 +53,11 @@ def load_engine(path: Path, backend: Backend | None = None, options: RunOptions 
     """Load any artifact that can be run; its suffix decides how, or ``backend`` where several can.
 
     Raises:
-        RcompressError: no such file, a suffix that no backend runs, or whatever the backend refuses.
+        RcompressError: no such file or device, a suffix that no backend runs, or whatever the backend refuses.
     """
     require_file(path)
+    if not DEVICES.fullmatch(options.device):
+        raise RcompressError(options.device, "no such kind of device", "use auto, cpu, cuda or cuda:N")
     allowed = LOADERS.get(path.suffix)
     if allowed is None:
         raise RcompressError(

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rcompress.artifacts.machine import available_cores
 from rcompress.artifacts.spec import ModelSpec
 from rcompress.errors import RcompressError
 
@@ -25,14 +26,19 @@ class RunOptions:
     """How an engine is to run.
 
     Attributes:
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
-        threads: CPU threads, 0 for all cores.
+        device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``: the GPU where there is one and the runtime uses it.
+        threads: CPU threads, 0 for all cores that this process may use.
         arch: the user's own architecture (``package.module:callable``), for a checkpoint built by it.
     """
 
     device: str = "cpu"
     threads: int = 0
     arch: str | None = None
+
+    @property
+    def cpu_threads(self) -> int:
+        """How many that are."""
+        return self.threads or available_cores()
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class BuildOptions:
         batch_range: smallest, usual and largest batch of a TensorRT engine (a free batch axis elsewhere).
         workspace_bytes: TensorRT's scratch memory at most; None: its own default.
         target: the GPU to build for where none is present (``sm_86``), TensorRT-RTX only.
-        version_compatible, hardware_compatible: TensorRT's flags of those names.
+        hardware_compatible: the plan runs on other GPUs from Ampere on.
         sparse_weights: TensorRT may use sparse tensor cores where weights are 2:4 along input channels.
         timing_cache: file that TensorRT reads its timings from and writes them to.
     """
@@ -53,7 +59,6 @@ class BuildOptions:
     batch_range: tuple[int, int, int] = (1, 1, 64)
     workspace_bytes: int | None = None
     target: str | None = None
-    version_compatible: bool = False
     hardware_compatible: bool = False
     sparse_weights: bool = False
     timing_cache: Path | None = None
@@ -86,6 +91,8 @@ class EngineInfo:
         path, sha256: the file it came from (of a pair, the file that is opened).
         spec: the description that travels with it, None where the file has none.
         input_shape: (N, C, H, W), or (N, H, W, C) where the graph prepares the images; None: a free axis.
+        batch_limits: smallest and largest batch, where the engine was built for some (TensorRT); None: any that the
+            shape allows.
         input_dtype: numpy's name: ``float32``, ``uint8``.
         device: where it runs, in words (``cpu``, ``NVIDIA H200``).
         executed: what really runs, as far as the runtime tells: execution precision of the convolution and
@@ -100,6 +107,19 @@ class EngineInfo:
     input_dtype: str = "float32"
     device: str = "cpu"
     executed: dict[str, int] = field(default_factory=dict)
+    batch_limits: tuple[int, int] | None = None
+
+    def nearest_batch(self, batch: int) -> int:
+        """``batch`` where the engine takes so many images at once, else the size it takes that is nearest."""
+        fixed = self.input_shape[0]
+        if fixed is not None:
+            return fixed
+        smallest, largest = self.batch_limits or (batch, batch)
+        return min(max(batch, smallest), largest)
+
+    def allows(self, batch: int) -> bool:
+        """Whether it takes so many images at once."""
+        return self.nearest_batch(batch) == batch
 
 
 class Engine(Protocol):

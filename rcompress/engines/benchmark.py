@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class _Candidate:
     meter: EnergyMeter | str
 
     def allows(self, batch: int) -> bool:
-        return self.engine.info.input_shape[0] in (None, batch)
+        return self.engine.info.allows(batch)
 
 
 def benchmark(
@@ -70,7 +71,7 @@ def benchmark(
 
     Returns:
         Records of kind ``bench``, by batch size and then in the order of ``paths``; ``latency_speedup`` is
-        against the first artifact that runs at that batch size.
+        against the first artifact that runs at that batch size on the same device.
 
     Raises:
         RcompressError: an artifact cannot be read or run.
@@ -110,7 +111,7 @@ def _peaks(
 
     def measured(engine: Engine) -> dict[int, int]:
         info = engine.info
-        allowed = sorted(batch for batch in batches if info.input_shape[0] in (None, batch))
+        allowed = sorted(batch for batch in batches if info.allows(batch))
         arguments = [str(info.path), info.backend, asdict(run), allowed, libraries(info)]
         found = peak_memory_bytes("rcompress.engines.probe:engine_stages", arguments, _device(info, run))
         return dict(zip(allowed, found, strict=True))
@@ -152,14 +153,17 @@ def _timed(
         for candidate in candidates
     ]
     latencies = time_interleaved(calls, options.warmup, options.iterations, options.trials, progress)
+    firsts: dict[str, Latency] = {}  # by device: a GPU's time is not held against a CPU's
     records = []
-    for candidate, (_, call), latency in zip(candidates, calls, latencies, strict=True):
+    for candidate, (_, call), timed in zip(candidates, calls, latencies, strict=True):
+        first = firsts.setdefault(candidate.engine.info.device, timed)
+        latency = replace(timed, speedups=timed.speedups_over(first))
         measured = {**latency.metrics(batch), "peak_memory_bytes": candidate.peaks[batch]}
         if isinstance(candidate.meter, EnergyMeter):
             measured["energy_j_per_image"] = energy_j_per_image(
                 call, batch, candidate.meter, progress=progress
             )
-        context = {**conditions, "batch_size": batch, "speedup_against": candidates[0].name}
+        context = {**conditions, "batch_size": batch, "speedup_against": first.name}
         records.append(_record(candidate, latency, measured, context))
     return records
 
@@ -196,18 +200,15 @@ def main_precision(executed: dict[str, int]) -> str | None:
 
 
 def _all_batches(engines: Sequence[Engine], asked: Sequence[int], progress: Progress) -> list[int]:
-    """The batch sizes asked for, and those to which a graph is fixed, with a word about these."""
+    """The batch sizes asked for, and in place of those that an engine does not take its nearest, with a word."""
     batches = list(dict.fromkeys(asked))
     for engine in engines:
-        fixed = engine.info.input_shape[0]
-        if fixed is None:
-            continue
-        if set(asked) != {fixed}:
-            progress.note(f"{engine.info.path.name} takes batches of {fixed} alone: timed at that size.")
-        if fixed not in batches:
-            batches.append(fixed)
-    sizes = {engine.info.input_shape[0] for engine in engines}
-    return [batch for batch in batches if None in sizes or batch in sizes]
+        nearest = list(dict.fromkeys(map(engine.info.nearest_batch, asked)))
+        if set(nearest) != set(asked):
+            sizes = " and ".join(map(str, nearest))
+            progress.note(f"{engine.info.path.name} does not take all batch sizes: timed at {sizes}.")
+        batches += [batch for batch in nearest if batch not in batches]
+    return [batch for batch in batches if any(engine.info.allows(batch) for engine in engines)]
 
 
 def _conditions(options: BenchOptions, progress: Progress) -> dict[str, Any]:
@@ -218,7 +219,8 @@ def _conditions(options: BenchOptions, progress: Progress) -> dict[str, Any]:
         progress.note(f"The machine is busy ({busy:.0f} % of its cores): expect noisy figures.")
     clock = psutil.cpu_freq()
     return {
-        "threads": options.run.threads or available_cores(),
+        "bench_run": uuid.uuid4().hex,
+        "threads": options.run.cpu_threads,
         "inputs": "random",
         "trials": options.trials,
         "warmup": options.warmup,

@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rcompress.artifacts.machine import available_cores
 from rcompress.artifacts.records import Record
 from rcompress.artifacts.spec import Preprocessing
 from rcompress.data import Split, input_batches
-from rcompress.engines.base import Array, Engine, FloatArray
+from rcompress.engines.base import Array, Engine, FloatArray, RunOptions
 from rcompress.engines.benchmark import main_precision
 from rcompress.measure.accuracy import Scores, evaluate
 from rcompress.measure.layers import layer_figures
@@ -49,7 +48,7 @@ def judge_engine(
     Raises:
         RcompressError: the engine refuses the images, or its outputs do not fit the labels.
     """
-    size = engine.info.input_shape[0] or batch_size
+    size = engine.info.nearest_batch(batch_size)
     guesses: list[Tensor] = []
 
     def run(images: Array) -> FloatArray:
@@ -66,7 +65,7 @@ def engine_logits(
     engine: Engine, split: Split, preprocessing: Preprocessing, batch_size: int, progress: Progress = SILENT
 ) -> tuple[FloatArray, Tensor]:
     """Logits (N, classes) and labels int64 (N,) of all images of ``split``; arguments as `judge_engine`."""
-    size = engine.info.input_shape[0] or batch_size
+    size = engine.info.nearest_batch(batch_size)
     logits, labels = [], []
     progress.start(f"running {engine.info.path.name}", len(split))
     for images, truth in _arrays(split, preprocessing, size):
@@ -77,11 +76,14 @@ def engine_logits(
 
 
 def run_padded(engine: Engine, images: Array) -> FloatArray:
-    """Logits (n, classes) of ``images``; an engine of a fixed batch is given zeros beyond the last image."""
-    fixed = engine.info.input_shape[0]
-    if fixed is None or len(images) == fixed:
+    """Logits (n, classes) of ``images``, in batches that the engine takes: zeros stand beyond the last image."""
+    size = engine.info.nearest_batch(len(images))
+    if len(images) > size:
+        parts = np.split(images, range(size, len(images), size))
+        return np.concatenate([run_padded(engine, part) for part in parts])
+    if len(images) == size:
         return engine.run(images)
-    padding = np.zeros((fixed - len(images), *images.shape[1:]), dtype=images.dtype)
+    padding = np.zeros((size - len(images), *images.shape[1:]), dtype=images.dtype)
     return engine.run(np.concatenate([images, padding]))[: len(images)]
 
 
@@ -123,8 +125,8 @@ def evaluation_record(
             "device": info.device,
             "precision": main_precision(info.executed),
             "executed_layers": info.executed,
-            "threads": threads or available_cores(),
-            "batch_size": info.input_shape[0] or batch_size,
+            "threads": RunOptions(threads=threads).cpu_threads,
+            "batch_size": info.nearest_batch(batch_size),
             "per_class_percent": list(scores.per_class_percent),
             "confusion": scores.confusion.tolist(),
             "classes": list(info.spec.preprocessing.class_names) if info.spec else [],

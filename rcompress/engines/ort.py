@@ -56,7 +56,7 @@ class OnnxRuntimeEngine:
     def __init__(self, path: Path, options: RunOptions = RunOptions(), optimize: bool = True) -> None:
         found = read_onnx(path)
         value = graph_input(found.model, str(path))
-        self._session, optimized = _session(path, options.threads, optimize)
+        self._session, optimized = _session(path, options.cpu_threads, optimize)
         self._input, self._output = value.name, found.model.graph.output[0].name
         self._info = EngineInfo(
             backend="onnxruntime",

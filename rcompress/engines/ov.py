@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import psutil
 
 from rcompress.artifacts.files import require_file, sha256_of, write_atomic
 from rcompress.artifacts.json_text import parse_json
@@ -114,7 +115,7 @@ class OpenVinoEngine:
         self._path = path
         self._network, description, precision = _read(path)
         spec = None if description is None else parse_description(path, description)
-        self._settings = _settings(options.threads, precision)
+        self._settings = _settings(options.cpu_threads, precision)
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         value = self._network.input(0)
         shape = tuple(axis.get_length() if axis.is_static else None for axis in value.get_partial_shape())
@@ -190,7 +191,7 @@ def open_network(path: Path, options: RunOptions = RunOptions()) -> tuple[Any, d
         RcompressError: as `load`.
     """
     network, _, precision = _read(path)
-    return network, _settings(options.threads, precision)
+    return network, _settings(options.cpu_threads, precision)
 
 
 def _read(path: Path) -> tuple[Any, str | None, Precision]:
@@ -235,12 +236,14 @@ def _onnx_description(path: Path) -> str | None:
 def _settings(threads: int, precision: Precision) -> dict[str, Any]:
     """Compile settings; without a precision hint OpenVINO computes FP32 networks in BF16 where it can."""
     hint = "bf16" if precision == "bf16" else "f16" if precision == "fp16" and computes("FP16") else "f32"
-    settings: dict[str, Any] = {
+    return {
         "INFERENCE_PRECISION_HINT": hint,
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_HYPER_THREADING": threads
+        > (psutil.cpu_count(logical=False) or threads),  # or fewer would run
     }
-    return settings | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
 
 
 def executed_precisions(compiled: Any) -> dict[str, int]:

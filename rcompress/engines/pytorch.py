@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from rcompress.artifacts.device import device_name, resolve_device
-from rcompress.artifacts.machine import available_cores
 from rcompress.artifacts.onnx_file import read_onnx
 from rcompress.engines.base import Array, EngineInfo, FloatArray, RunOptions, require_images
 from rcompress.engines.graph_io import dtype_of, graph_input, shape_of
@@ -31,7 +30,11 @@ class TorchEngine:
     def __init__(self, module: nn.Module, info: EngineInfo, options: RunOptions) -> None:
         self._device = resolve_device(options.device)
         self._module: nn.Module | None = module.to(self._device)
-        self._threads = options.threads or available_cores()
+        if self._device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = (
+                False  # or FP32 convolutions multiply with 10 bits of the mantissa
+            )
+        self._threads = options.cpu_threads
         self._info = info
 
     @property

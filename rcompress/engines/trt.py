@@ -50,6 +50,7 @@ def build(
             path, f"{backend} cannot parse the graph ({_line(reasons)})", "try another --backend"
         )
     config = _config(trt, builder, options, path)
+    timings = _timings(config, options.timing_cache, progress)
     batches = _add_profile(builder, config, model, options, path)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
@@ -57,7 +58,6 @@ def build(
             path, f"{backend} cannot build it ({_line(logger.errors())})", "try another --backend"
         )
     plan = bytes(memoryview(serialized))
-    _keep_timings(config, options)
     sidecar = Sidecar(
         backend=backend,
         version=str(trt.__version__),
@@ -67,8 +67,11 @@ def build(
         plan_sha256=hashlib.sha256(plan).hexdigest(),
         spec=spec,
     )
+    write_plan(path, plan, sidecar, "\n".join(logger.lines()) + "\n")
+    if options.timing_cache is not None:
+        write_atomic(options.timing_cache, bytes(memoryview(timings.serialize())))
     progress.advance()
-    return write_plan(path, plan, sidecar, "\n".join(logger.lines()) + "\n")
+    return path
 
 
 def load(path: Path, options: RunOptions = RunOptions(), *, backend: PlanBackend | None = None) -> Engine:
@@ -78,7 +81,8 @@ def load(path: Path, options: RunOptions = RunOptions(), *, backend: PlanBackend
         backend: what built it; needed where a plan of another tool has no sidecar.
 
     Raises:
-        RcompressError: the plan or its sidecar is damaged, or package, driver, GPU or pycuda are missing.
+        RcompressError: the plan or its sidecar is damaged, the CPU is asked for, or package, driver, GPU or pycuda
+            are missing.
     """
     require_file(path)
     sidecar = read_sidecar(path) if backend is None or sidecar_path(path).exists() else None
@@ -86,6 +90,8 @@ def load(path: Path, options: RunOptions = RunOptions(), *, backend: PlanBackend
     assert chosen is not None, "read_sidecar has refused a plan without sidecar"
     if backend not in (None, chosen):
         raise RcompressError(path, f"was built by {chosen}", f"use --backend {chosen}")
+    if options.device == "cpu":
+        raise RcompressError(path, "runs on a GPU alone", "leave --device cpu out")
     status = backend_status(chosen)
     if not status.usable:
         raise RcompressError(path, f"{chosen} cannot run here: {status.fault}", str(status.remedy))
@@ -142,21 +148,32 @@ def _require_builder(path: Path, backend: PlanBackend, options: BuildOptions) ->
 def _config(trt: Any, builder: Any, options: BuildOptions, path: Path) -> Any:
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    config.clear_flag(
+        trt.BuilderFlag.TF32
+    )  # set by default: FP32 layers would multiply with 10 bits of the mantissa
     if options.target is not None:
         config.num_compute_capabilities = 1
         config.set_compute_capability(_compute_capability(trt, options.target, path), 0)
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
-    if options.version_compatible:
-        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if options.hardware_compatible:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     if options.sparse_weights:
         config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
-    if options.timing_cache is not None:
-        known = options.timing_cache.read_bytes() if options.timing_cache.exists() else b""
-        config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
     return config
+
+
+def _timings(config: Any, file: Path | None, progress: Progress) -> Any:
+    """The cache that the build reads and fills, from ``file`` or empty; to be held until the build is over."""
+    if file is None:
+        return None
+    known = file.read_bytes() if file.exists() else b""
+    cache = config.create_timing_cache(known)
+    if not config.set_timing_cache(cache, ignore_mismatch=False):
+        progress.note(f"{file} holds the timings of another GPU or version: begun anew")
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, ignore_mismatch=False)
+    return cache
 
 
 def _compute_capability(trt: Any, target: str, path: Path) -> Any:
@@ -187,11 +204,6 @@ def _add_profile(
     profile.set_shape(value.name, *((batch, *shape[1:]) for batch in options.batch_range))
     config.add_optimization_profile(profile)
     return options.batch_range
-
-
-def _keep_timings(config: Any, options: BuildOptions) -> None:
-    if options.timing_cache is not None:
-        write_atomic(options.timing_cache, bytes(memoryview(config.get_timing_cache().serialize())))
 
 
 def _line(reasons: list[str]) -> str:

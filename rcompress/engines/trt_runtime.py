@@ -129,7 +129,6 @@ class TensorRtEngine:
 
     def _described(self, path: Path, backend: Backend, sidecar: Sidecar | None, device: str) -> EngineInfo:
         smallest, _, largest = self._engine.get_tensor_profile_shape(self._input, 0)
-        self._smallest, self._largest = int(smallest[0]), int(largest[0])
         shape = tuple(None if size < 0 else int(size) for size in self._engine.get_tensor_shape(self._input))
         return EngineInfo(
             backend=backend,
@@ -140,6 +139,7 @@ class TensorRtEngine:
             input_dtype=np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(self._input))).name,
             device=device,
             executed=self._layers() or (sidecar.layers if sidecar else {}),
+            batch_limits=(int(smallest[0]), int(largest[0])),
         )
 
     def _layers(self) -> dict[str, int]:
@@ -152,10 +152,11 @@ class TensorRtEngine:
     def _bind(self, images: Array) -> tuple[int, ...]:
         """Copy ``images`` to the GPU, and tell the network their shape; returns that of the logits."""
         require_images(self._info, images)
-        if not self._smallest <= len(images) <= self._largest:
+        if not self._info.allows(len(images)):
+            smallest, largest = self._info.batch_limits or (1, 1)
             raise RcompressError(
                 self._info.path,
-                f"takes batches from {self._smallest} to {self._largest}, not {shape_text(images.shape)}",
+                f"takes batches from {smallest} to {largest}, not {shape_text(images.shape)}",
                 "build it with another --batch-range",
             )
         self._execution.set_input_shape(self._input, images.shape)

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import flop_registry
 
 from rcompress.measure.bits import OperandBits
 from rcompress.measure.graph import (
+    INTEGER_VALUES,
     PASSES_ON,
     attribute_ints,
     element_count,
@@ -178,6 +179,8 @@ def _own_parameters(module: nn.Module) -> int:
 
 
 def _node_macs(node: NodeProto, shapes: Shapes, batch: int) -> int | None:
+    if node.op_type in INTEGER_VALUES:
+        return None
     count = MAC_COUNTERS.get(node.op_type)
     if count is None:
         return 0

@@ -84,9 +84,13 @@ def _nvml_meter(device: str) -> EnergyMeter | str:
         import pynvml
     except ImportError:
         return "NVML's Python package is not installed (pip install nvidia-ml-py)"
+    import torch
+
+    if int(device.partition(":")[2] or 0) >= torch.cuda.device_count():
+        return f"NVML cannot count for {device}, which is not there"
     try:
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(int(device.partition(":")[2] or 0))
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{_uuid(device)}")
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except pynvml.NVMLError as error:
         return f"NVML counts no energy here ({error})"
@@ -97,3 +101,10 @@ def _nvml_meter(device: str) -> EnergyMeter | str:
 
 def _text(path: Path) -> str:
     return path.read_text().strip() if path.exists() else ""
+
+
+def _uuid(device: str) -> str:
+    """Of the board that CUDA calls ``device``; NVML numbers them otherwise, whatever CUDA_VISIBLE_DEVICES says."""
+    import torch
+
+    return str(torch.cuda.get_device_properties(torch.device(device)).uuid)

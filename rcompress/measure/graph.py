@@ -25,6 +25,17 @@ QUANTIZERS = frozenset(("QuantizeLinear", "DequantizeLinear"))
 PASSES_ON = QUANTIZERS | {"Transpose", "Cast", "Identity"}
 """Operators through which a weight reaches the layer that uses it."""
 
+INTEGER_VALUES: dict[str, tuple[int, ...]] = {
+    "QLinearConv": (0, 3, 8),
+    "QLinearMatMul": (0, 3),
+    "QGemm": (0, 3, 6),
+    "QLinearAdd": (0, 3),
+    "ConvInteger": (0, 1),
+    "MatMulInteger": (0, 1),
+}
+"""Operators on integers by themselves (without Q/DQ) and their inputs that are values, not scales or zero points.
+Shapes cannot be inferred through all of them, so that their cost stays unknown."""
+
 PACKED_BITS: dict[int, int] = {TensorProto.INT4: 4, TensorProto.UINT4: 4}
 """Types that are packed below one byte; of all others NumPy knows the size."""
 
@@ -102,7 +113,8 @@ def attribute_ints(node: NodeProto, name: str, default: Sequence[int]) -> list[i
 
 
 def _helper_inputs(node: NodeProto) -> Sequence[str]:
-    return node.input[1:] if node.op_type in QUANTIZERS else ()
+    values = (0,) if node.op_type in QUANTIZERS else INTEGER_VALUES.get(node.op_type)
+    return () if values is None else [name for i, name in enumerate(node.input) if i not in values]
 
 
 def _close_batch_axis(value: onnx.ValueInfoProto) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rcompress.engines.torch_graph import TorchGraph
+from rcompress.errors import RcompressError
 from rcompress.progress import SILENT, Progress
 
 CalibrationMethod = Literal["minmax", "percentile", "entropy", "mse", "moving-average"]
@@ -198,12 +199,19 @@ def collect_ranges(
 
     Returns:
         The range of each watched tensor, and the number of images seen.
+
+    Raises:
+        RcompressError: a tensor is not finite.
     """
     extremes = dict.fromkeys(observers, (math.inf, -math.inf))
 
     def observe(name: str, values: Tensor) -> None:
         if name in observers:
             low, high = map(float, torch.aminmax(values))
+            if not math.isfinite(high - low):
+                raise RcompressError(
+                    name, "is not finite on the calibration images", "check the model's weights"
+                )
             observers[name].update(values, max(-low, high))
             before = extremes[name]
             extremes[name] = (min(before[0], low), max(before[1], high))

@@ -117,11 +117,12 @@ def _base(arch: str, spec: ModelSpec) -> nn.Module:
     On the CPU where that cannot be: the user's own, and torchvision's RegNets, which compute their widths in tensors.
     """
     if not is_own(arch):
-        try:
-            with torch.device("meta"), _NothingDrawn():
+        with _NothingDrawn():
+            try:
+                with torch.device("meta"):
+                    return build_model(arch, spec.num_classes, **spec.options)
+            except NotImplementedError:  # memory that is only asked for, never written, costs nothing
                 return build_model(arch, spec.num_classes, **spec.options)
-        except NotImplementedError:
-            pass
     return build_model(arch, spec.num_classes, **spec.options)
 
 
@@ -166,8 +167,10 @@ def _reshape(layer: nn.Module, name: str, saved: Tensor) -> None:
 def _set_attributes(layer: nn.Module, weight: Tensor) -> None:
     """Set what a layer derives from its weight: (out, in / groups, kh, kw) for convolutions."""
     if isinstance(layer, nn.Conv2d):
-        if layer.groups > 1 and layer.groups == layer.in_channels:
-            layer.groups = weight.shape[0]
+        if (
+            layer.groups > 1 and layer.groups == layer.in_channels
+        ):  # depthwise: each input has its own filters
+            layer.groups = weight.shape[0] // (layer.out_channels // layer.in_channels)
         layer.out_channels = weight.shape[0]
         layer.in_channels = weight.shape[1] * layer.groups
     elif isinstance(layer, nn.Linear):

@@ -17,6 +17,9 @@ TORCHVISION_RESNETS = ("resnet18", "resnet34", "resnet50")
 ARCHITECTURES = (*CIFAR_DEPTHS, *TORCHVISION_RESNETS)
 OPTIONS = {"shortcut": ("projection", "pad"), "stem": ("cifar", "imagenet")}
 TORCHVISION_PREFIX = "torchvision:"
+WITHOUT_HEADS = {"aux_logits": False, "init_weights": False}
+AUXILIARY_HEADS = ("googlenet", "inception_v3")
+"""While training, these would answer with several sets of logits; they warn unless told how to start."""
 
 
 def build_model(arch: str, num_classes: int, **options: str) -> nn.Module:
@@ -83,7 +86,8 @@ def _torchvision_model(name: str, num_classes: int) -> nn.Module:
         raise RcompressError(
             name, "torchvision has no such classifier", "see torchvision.models.list_models()"
         )
-    module: nn.Module = models.get_model(name, weights=None, num_classes=num_classes)
+    plain = WITHOUT_HEADS if name in AUXILIARY_HEADS else {}
+    module: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **plain)
     return module
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from rcompress.errors import RcompressError
-from rcompress.report.frame import ACCURACY_KEYS, SPEED_KEYS, Row
+from rcompress.report.frame import ACCURACY_KEYS, BENCH_RUN, SPEED_KEYS, Row
 
 DELTAS: dict[str, type[pl.DataType]] = {
     "compression_ratio": pl.Float64,
@@ -27,8 +27,8 @@ def with_deltas(frame: pl.DataFrame, baseline: str | None = None) -> pl.DataFram
     Returns:
         ``frame`` with ``compression_ratio`` (baseline bytes over bytes), ``top1_difference_points`` (row
         minus baseline; same dataset, split and images), ``speedup`` (baseline p50 latency over the row's;
-        same machine, device, threads, batch size and transfers). Where two figures were taken under different
-        conditions the delta is null and ``..._reason`` says what differs.
+        same machine, device, threads, batch size and transfers, in turns within one run). Where two figures were
+        taken under different conditions the delta is null and ``..._reason`` says what differs.
 
     Raises:
         RcompressError: no artifact is called ``baseline``.
@@ -58,7 +58,7 @@ def _baseline_rows(rows: Sequence[Row], baseline: str | None) -> list[Row]:
 
 def _deltas(row: Row, base: Sequence[Row]) -> Row:
     accuracy, accuracy_reason = _comparable(row, base, "top1_percent", tuple(ACCURACY_KEYS))
-    speed, speed_reason = _comparable(row, base, "latency_p50_ms", tuple(SPEED_KEYS))
+    speed, speed_reason = _comparable(row, base, "latency_p50_ms", (*SPEED_KEYS, *BENCH_RUN))
     return {
         "compression_ratio": _ratio(base[0]["size_bytes"], row["size_bytes"]),
         "top1_difference_points": accuracy and row["top1_percent"] - accuracy["top1_percent"],
@@ -89,9 +89,11 @@ def _difference(row: Row, measured: Sequence[Row], conditions: tuple[str, ...]) 
     parts = [
         f"{name.replace('_', ' ')} {_shown(row[name])}, {_shown(nearest[name])} for {nearest['artifact']}"
         for name in conditions
-        if nearest[name] != row[name]
+        if nearest[name] != row[name] and name not in BENCH_RUN
     ]
-    return "; ".join(parts)
+    return (
+        "; ".join(parts) or f"not timed in turns with {nearest['artifact']}: name both to one rcompress bench"
+    )
 
 
 def _shown(value: object) -> str:

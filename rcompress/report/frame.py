@@ -28,8 +28,10 @@ SPEED_KEYS: dict[str, type[pl.DataType]] = {
     "batch_size": pl.Int64,
     "transfers": pl.String,
 }
+BENCH_RUN: dict[str, type[pl.DataType]] = {"bench_run": pl.String}
+"""Which artifacts took turns: only of these do times make a ratio."""
 RUN_KEYS: dict[str, type[pl.DataType]] = {"sha256": pl.String, "backend": pl.String}
-RESERVED = {"artifact", "arch", "precision", "lineage", *RUN_KEYS, *SPEED_KEYS, *ACCURACY_KEYS}
+RESERVED = {"artifact", "arch", "precision", "lineage", *RUN_KEYS, *SPEED_KEYS, *ACCURACY_KEYS, *BENCH_RUN}
 SHOWN_ALWAYS = (
     "size_bytes",
     "parameters",
@@ -59,8 +61,8 @@ def frame_from_records(records: Sequence[Record]) -> pl.DataFrame:
         RcompressError: a metric is not a number, or has the name of one of these columns.
     """
     artifacts = _artifacts(records)
-    speed = _measured([r for r in records if r.kind == "bench"], SPEED_METRICS, SPEED_KEYS)
-    accuracy = _measured(_accuracy_records(records), ACCURACY_METRICS, ACCURACY_KEYS)
+    speed = _measured([r for r in records if r.kind == "bench"], SPEED_METRICS, SPEED_KEYS, BENCH_RUN)
+    accuracy = _measured(_accuracy_records(records), ACCURACY_METRICS, ACCURACY_KEYS, {})
     runs = speed.join(
         accuracy, on=list(RUN_KEYS), how="full", coalesce=True, nulls_equal=True, maintain_order="left_right"
     )
@@ -136,9 +138,12 @@ def _accuracy_records(records: Iterable[Record]) -> list[Record]:
 
 
 def _measured(
-    records: Iterable[Record], metrics: tuple[str, ...], keys: dict[str, type[pl.DataType]]
+    records: Iterable[Record],
+    metrics: tuple[str, ...],
+    keys: dict[str, type[pl.DataType]],
+    also: dict[str, type[pl.DataType]],
 ) -> pl.DataFrame:
-    schema = RUN_KEYS | keys | {"precision": pl.String}
+    schema = RUN_KEYS | keys | also | {"precision": pl.String}
     rows = [_conditions(record, schema) | _metrics(record, only=metrics) for record in records]
     return _frame(rows, schema).unique(subset=[*RUN_KEYS, *keys], keep="last", maintain_order=True)
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from rcompress.artifacts.machine import available_cores
 from rcompress.artifacts.records import Record
 from rcompress.artifacts.spec import ModelSpec
 from rcompress.data import Split, balanced_indices
@@ -148,7 +147,7 @@ def judge(
             precision: stack.enter_context(closing(load_engine(path, request.backend, options.run)))
             for precision, path in paths.items()
         }
-        batch = engines["int8"].info.input_shape[0] or options.batch_size
+        batch = engines["int8"].info.nearest_batch(options.batch_size)
         answers = {} if data is None else _answers(engines, data, options.images, progress)
         contenders = _timed(engines, answers, batch, progress)
         context = _context(engines["int8"], batch, data, options, answers)
@@ -221,7 +220,7 @@ def _context(
         "backend": info.backend,
         "device": info.device,
         "transfers": "none" if info.device == "cpu" else "excluded",
-        "threads": options.run.threads or available_cores(),
+        "threads": options.run.cpu_threads,
         "batch_size": batch,
         "trials": TRIALS,
     }

@@ -15,7 +15,8 @@ from rcompress.errors import RcompressError
 from rcompress.training.curves import curves_png
 from rcompress.training.loop import Trainer
 
-FORMAT = "rcompress-resume/1"
+FORMAT = "rcompress-resume/2"
+"""Another whenever a state or an epoch of its history holds something else."""
 RESUME_SUFFIX = ".resume"
 
 
@@ -45,7 +46,9 @@ class Journal:
             return False
         content = load_tensors(self.state_path)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise RcompressError(self.state_path, "is not the state of a run", "remove it and start again")
+            raise RcompressError(
+                self.state_path, "is no state of a run of this rcompress", "remove it and start again"
+            )
         if content.get("identity") != self.identity:
             raise RcompressError(
                 self.state_path, "belongs to a run with other options", "use the same options, or remove it"

@@ -195,7 +195,8 @@ class Trainer:
         for step, (images, labels) in enumerate(batches):
             mirrored = self._mirrored(order[step], number)
             inputs = self._augmented(images.to(device, non_blocking=True), mirrored, share)
-            batch = self._batch(inputs, labels.to(device, non_blocking=True), order[step], mirrored, number)
+            labels = labels.to(device, non_blocking=True)
+            batch = self._batch(inputs, labels, order[step], mirrored, share, number)
             loss, hits = self._step(batch, number - 1 + step / self.steps_per_epoch)
             loss_sum += loss
             correct += hits
@@ -225,7 +226,7 @@ class Trainer:
         """Normalised inputs, cropped, mirrored, cut out.
 
         Random numbers are drawn for the whole batch in every process, so that each image meets the same ones
-        whatever the number of processes.
+        whatever the number of processes. Not so what is drawn elsewhere: crops of image folders, dropout.
         """
         padding, side = self.material.augmentation.crop_padding, self.recipe.cutout
         inputs = normalize(images, self.material.preprocessing)
@@ -274,15 +275,18 @@ class Trainer:
         if self.average is not None:
             self.average.update()
 
-    def _batch(self, inputs: Tensor, labels: Tensor, where: Tensor, mirrored: Tensor, epoch: int) -> Batch:
-        """With mixup, inputs and one-hot targets are blended with another order of the batch."""
+    def _batch(
+        self, inputs: Tensor, labels: Tensor, where: Tensor, mirrored: Tensor, share: Tensor, epoch: int
+    ) -> Batch:
+        """With mixup, inputs and one-hot targets are blended with another order of the process's share."""
         if not self.recipe.mixup:
             return Batch(inputs, labels, labels, where, mirrored, epoch)
-        share = float(torch.distributions.Beta(self.recipe.mixup, self.recipe.mixup).sample())
-        other = torch.randperm(len(labels), generator=self.generator).to(labels.device)
+        weight = float(torch.distributions.Beta(self.recipe.mixup, self.recipe.mixup).sample())
+        order = torch.randperm(self.batch_size, generator=self.generator)  # as many draws in every process
+        other = order[share].argsort().to(labels.device)
         targets = F.one_hot(labels, len(self.material.preprocessing.class_names)).float()
-        mixed = inputs.lerp(inputs[other], 1 - share)
-        blended = targets.lerp(targets[other], 1 - share)
+        mixed = inputs.lerp(inputs[other], 1 - weight)
+        blended = targets.lerp(targets[other], 1 - weight)
         return Batch(mixed, labels, blended, where, mirrored, epoch)
 
     def _set_learning_rate(self, epochs_done: float) -> None:

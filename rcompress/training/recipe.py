@@ -14,6 +14,7 @@ from rcompress.errors import RcompressError
 
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["onecycle", "cosine", "step"]
+BELOW = {"momentum": 1.0, "warmup": 1.0, "label_smoothing": 1.0, "ema": 1.0}
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,15 @@ class Recipe:
             raise RcompressError(
                 "recipe", f"unknown {self.optimizer} or {self.schedule}", "see rcompress train -h"
             )
+        for name, below in BELOW.items():
+            if getattr(self, name) >= below:
+                raise RcompressError(
+                    "recipe", f"{name} = {getattr(self, name)} is too large", f"keep it below {below:g}"
+                )
+
+    def changed(self, **options: Any) -> Recipe:
+        """This recipe with the options that were given: those that are None were not."""
+        return replace(self, **{name: value for name, value in options.items() if value is not None})
 
 
 HALF = (0.5, 0.5, 0.5)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from rcompress.artifacts.spec import ModelSpec, ParentFields, Preprocessing, parent_fields
+from rcompress.artifacts.spec import ModelSpec, ParentFields, Preprocessing, SpecError, parent_fields
 from rcompress.data import Dataset, check_matches, dataset_for, open_dataset
 from rcompress.errors import RcompressError
 from rcompress.models import build_model, load_model
@@ -71,17 +71,52 @@ class Origin:
 
 
 def normalized_as(recipe: Recipe, preprocessing: Preprocessing) -> Preprocessing:
-    """The dataset's preprocessing with the recipe's own normalisation, where it has one."""
+    """The dataset's preprocessing with the recipe's own normalisation, where it has one.
+
+    Raises:
+        RcompressError: it is none of images with so many channels.
+    """
     mean, std = recipe.mean or preprocessing.mean, recipe.std or preprocessing.std
-    return replace(preprocessing, mean=mean, std=std)
+    try:
+        return replace(preprocessing, mean=mean, std=std)
+    except SpecError as error:
+        raise RcompressError(
+            "recipe", f"mean {mean}, std {std}: {error}", "give one for each channel"
+        ) from None
 
 
 def fresh(arch: str, options: dict[str, str], dataset: Dataset, seed: int) -> Start:
-    """A network with random weights for ``dataset``."""
+    """A network with random weights for ``dataset``.
+
+    Raises:
+        RcompressError: it does not take images of that size, or answers with anything but a logit for each class.
+    """
     torch.manual_seed(seed)
     classes = len(dataset.class_names)
     spec = ModelSpec(classes, dataset.preprocessing(), arch, dict(options))
-    return Start(build_model(arch, classes, **options), spec, dataset)
+    module = build_model(arch, classes, **options)
+    _require_fitting(module, spec, dataset.name)
+    return Start(module, spec, dataset)
+
+
+def _require_fitting(module: nn.Module, spec: ModelSpec, dataset: str) -> None:
+    size = spec.preprocessing.input_size
+    images = f"images of {' x '.join(map(str, size))} ({dataset})"
+    remedy = "choose another --arch, --dataset or --image-size"
+    was_training = module.training
+    try:
+        with torch.no_grad():
+            logits = module.eval()(torch.zeros(1, *size))
+    except Exception as error:  # torchvision's networks and the user's raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RcompressError(str(spec.arch), f"does not take {images}: {reason}", remedy) from None
+    finally:
+        module.train(was_training)
+    if not isinstance(logits, torch.Tensor) or logits.shape != (1, spec.num_classes):
+        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise RcompressError(
+            str(spec.arch), f"makes {found} of one of the {images}, not (1, {spec.num_classes})", remedy
+        )
 
 
 def from_torchvision(
@@ -130,7 +165,8 @@ def from_checkpoint(
     module, spec = loaded.module, loaded.spec
     classes = len(dataset.class_names)
     if dataset.name != spec.preprocessing.dataset:
-        if classes != spec.num_classes or dataset.class_names != spec.preprocessing.class_names:
+        named = spec.preprocessing.class_names  # () where the file does not say
+        if classes != spec.num_classes or (named and dataset.class_names != named):
             replace_head(module, classes)
             progress.note(f"new head for the {classes} classes of {dataset.name}")
         kept = replace(dataset.preprocessing(), mean=spec.preprocessing.mean, std=spec.preprocessing.std)

@@ -125,13 +125,14 @@ def load_member(path: Path, settings: Settings, own_arch: str | None = None) -> 
 
 
 def _from_engine(path: Path, settings: Settings) -> Member:
-    engine = load_engine(path, None, RunOptions(str(settings.device), torch.get_num_threads()))
+    device = "auto" if path.suffix == ".plan" else str(settings.device)  # a plan knows GPUs alone
+    engine = load_engine(path, None, RunOptions(device, torch.get_num_threads()))
 
     def run(images: Tensor) -> Tensor:
         return torch.from_numpy(run_padded(engine, images.cpu().numpy())).to(images.device)
 
     info = engine.info
-    return Member(path, info.sha256, _described(path, info.spec), run, batch=info.input_shape[0])
+    return Member(path, info.sha256, _described(path, info.spec), run)
 
 
 def _frozen(module: nn.Module, settings: Settings) -> nn.Module:

@@ -9,6 +9,7 @@ from pathlib import Path
 from rcompress.measure.accuracy import Scores
 from rcompress.progress import SILENT, Progress
 from rcompress.training.lessons import Ensemble, Lesson, guidance_for
+from rcompress.training.processes import ALONE
 from rcompress.training.recipe import Recipe
 from rcompress.training.run import Outcome, run_training, test_scores
 from rcompress.training.settings import Settings
@@ -66,5 +67,6 @@ def teach(
         progress,
         guidance,
     )
-    exact = Ensemble(Teacher(members, start.spec, replace(settings, precision="fp32")))
-    return Taught(outcome, test_scores(exact, start.spec, dataset, settings, chosen=recipe.epochs > 0))
+    alone = replace(settings, precision="fp32", processes=ALONE)  # those that helped to train are gone
+    exact = Ensemble(Teacher(members, start.spec, alone))
+    return Taught(outcome, test_scores(exact, start.spec, dataset, alone, chosen=recipe.epochs > 0))

@@ -20,7 +20,10 @@ DEFAULT_OUTPUT = Path("bench.result.json")
 def command(
     artifacts: Annotated[
         list[Path],
-        typer.Argument(help="Any number of artifacts; speed-ups are against the first.", show_default=False),
+        typer.Argument(
+            help="Any number of artifacts; speed-ups are against the first on the same device.",
+            show_default=False,
+        ),
     ],
     batch_size: Annotated[
         list[int] | None,
@@ -44,7 +47,7 @@ def command(
 
     All take turns in one run, and the records are written. Latency is that of one call on inputs in place
     (random values); of a GPU, transfers are not included. Only one timing runs on a machine at a time. Peak
-    memory is what a fresh process grows by while it loads and runs the artifact.
+    memory is what a fresh process grows by that holds the artifact and runs it.
 
     Example: rcompress bench r20.pth r20-pruned60.onnx r20-pruned60-int8.xml -b 1 -b 64
     """
@@ -82,28 +85,16 @@ def _conditions(records: list[Record]) -> str:
 
 
 def _speed_table(records: list[Record]) -> tuple[list[str], list[list[str]]]:
-    columns = [
-        "artifact",
-        "backend",
-        "runs in",
-        "batch",
-        "p50 ms",
-        "p90 ms",
-        "p99 ms",
-        "images/s",
-        "speed-up",
-    ]
-    return columns, [_speed_row(record) for record in records]
+    devices = len({record.context["device"] for record in records})
+    columns = ["artifact", "backend", *["device"] * (devices > 1), "runs in", "batch"]
+    columns += ["p50 ms", "p90 ms", "p99 ms", "images/s", "speed-up"]
+    return columns, [_speed_row(record, devices > 1) for record in records]
 
 
-def _speed_row(record: Record) -> list[str]:
+def _speed_row(record: Record, with_device: bool) -> list[str]:
     metrics, context = record.metrics, record.context
-    row = [
-        record.artifact,
-        context["backend"],
-        _layers(context["executed_layers"]),
-        str(context["batch_size"]),
-    ]
+    row = [record.artifact, context["backend"], *[context["device"]] * with_device]
+    row += [_layers(context["executed_layers"]), str(context["batch_size"])]
     row += [f"{metrics['latency_p50_ms']:.3f} ± {metrics['latency_p50_ms_std']:.3f}"]
     row += [f"{metrics[f'latency_{name}_ms']:.3f}" for name in ("p90", "p99")]
     row += [f"{metrics['throughput_images_per_s']:,.0f}"]

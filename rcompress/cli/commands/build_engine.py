@@ -52,17 +52,15 @@ def command(
         str | None, typer.Option(help="TensorRT-RTX: the GPU to build for where there is none, as in sm_86.")
     ] = None,
     batches: Annotated[
-        str, typer.Option("--batch-range", help="TensorRT: smallest, usual and largest batch.")
-    ] = "1:1:64",
+        str | None,
+        typer.Option("--batch-range", help="TensorRT: smallest, usual and largest batch (1:1:64)."),
+    ] = None,
     workspace: Annotated[
         int | None, typer.Option(min=1, help="TensorRT: scratch memory in MiB (its own default).")
     ] = None,
     timing_cache: Annotated[
         Path | None, typer.Option(help="TensorRT: file of kernel timings, read and written.")
     ] = None,
-    version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="TensorRT: run on later versions too.")
-    ] = False,
     hardware_compatible: Annotated[
         bool, typer.Option("--hardware-compatible", help="TensorRT: run on other GPUs from Ampere on.")
     ] = False,
@@ -98,7 +96,7 @@ def command(
     if precision != "int8" and calib is not None:
         raise typer.BadParameter("goes with --int8 alone", param_hint="--calib")
     means, stds = floats_per_channel(mean, "--mean"), floats_per_channel(std, "--std")
-    batch_sizes = batch_range(batches)
+    batch_sizes = batch_range(batches or "1:1:64")
     with Output(json_, quiet) as out:
         from rcompress.artifacts.files import require_file, require_output
         from rcompress.cli.session import set_threads
@@ -112,10 +110,15 @@ def command(
         set_threads(threads)
         chosen = choose_backend(None if backend == "auto" else backend, output)
         path = require_output(_target(source, output, chosen, precision), [source])
-        if path.suffix != ".plan" and (target or workspace or timing_cache or sparse_weights):
+        of_plans = (target, batches, workspace, timing_cache, hardware_compatible, sparse_weights)
+        if path.suffix != ".plan" and any(of_plans):
             raise typer.BadParameter(
-                "are TensorRT's", param_hint="--target, --workspace, --timing-cache, --sparse-weights"
+                "are TensorRT's",
+                param_hint="--target, --batch-range, --workspace, --timing-cache, --hardware-compatible, "
+                "--sparse-weights",
             )
+        if timing_cache is not None:
+            require_output(timing_cache, [source])
         graph = open_graph(source, arch)
         precision, quantizes = _settled(graph, precision)
         choice = parse_choice(calib, calib_images)
@@ -125,7 +128,6 @@ def command(
             batch_range=batch_sizes,
             workspace_bytes=workspace and workspace * 2**20,
             target=target,
-            version_compatible=version_compatible,
             hardware_compatible=hardware_compatible,
             sparse_weights=sparse_weights,
             timing_cache=timing_cache,

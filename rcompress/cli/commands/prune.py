@@ -137,6 +137,7 @@ def command(
         from rcompress.cli.session import open_settings
         from rcompress.methods.group_tracing import find_groups
         from rcompress.methods.importance import NEEDS_IMAGES
+        from rcompress.methods.iterative import step_path
         from rcompress.methods.prune import DEFAULT_ROUND_TO, PruneOptions
 
         tag = asked.tag if asked else "unmasked" if ratio is None else f"pruned{round(100 * ratio)}"
@@ -162,6 +163,8 @@ def command(
             )
             if planned.steps:
                 start, count = opened.start, planned.steps
+                for number in range(1, count + 1):
+                    require_checkpoint_output(step_path(target, number, count), [source])
                 told = pruned_in_steps(
                     source, start, options_, count, tuning, settings, target, reestimated, arch, out
                 )

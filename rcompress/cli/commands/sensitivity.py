@@ -48,6 +48,7 @@ def command(
     """
     with Output(json_, quiet) as out:
         from rcompress.artifacts.files import require_output, write_atomic
+        from rcompress.cli.opening import open_source
         from rcompress.cli.session import open_settings
         from rcompress.methods.group_tracing import find_groups
         from rcompress.methods.importance import NEEDS_IMAGES, score_channels
@@ -55,12 +56,13 @@ def command(
         from rcompress.report.heatmap import sensitivity_png
         from rcompress.search.sensing import sense
         from rcompress.search.sensitivity_file import write_sensitivity
-        from rcompress.training.start import from_checkpoint
 
         target = require_output(output or beside(source, ".sensitivity.json"), [source])
         picture = require_output(heatmap or target.with_suffix(".png"), [source, target])
         settings = open_settings(device, threads, "fp32", seed=seed)
-        start = from_checkpoint(source, arch, dataset, data_dir, out)
+        start = open_source(
+            source, arch, dataset, data_dir, out, tuned=False, scored=True, reestimated=False
+        ).start
         graph = find_groups(start.module, start.spec.preprocessing.input_size)
         batches = None
         if importance in NEEDS_IMAGES:
