@@ -236,13 +236,13 @@ def _onnx_description(path: Path) -> str | None:
 def _settings(threads: int, precision: Precision) -> dict[str, Any]:
     """Compile settings; without a precision hint OpenVINO computes FP32 networks in BF16 where it can."""
     hint = "bf16" if precision == "bf16" else "f16" if precision == "fp16" and computes("FP16") else "f32"
+    physical = psutil.cpu_count(logical=False)
     return {
         "INFERENCE_PRECISION_HINT": hint,
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
-        "ENABLE_HYPER_THREADING": threads
-        > (psutil.cpu_count(logical=False) or threads),  # or fewer would run
+        "ENABLE_HYPER_THREADING": physical is not None and threads > physical,  # without it fewer would run
     }
 
 

@@ -31,9 +31,7 @@ class TorchEngine:
         self._device = resolve_device(options.device)
         self._module: nn.Module | None = module.to(self._device)
         if self._device.type == "cuda":
-            torch.backends.cudnn.allow_tf32 = (
-                False  # or FP32 convolutions multiply with 10 bits of the mantissa
-            )
+            torch.backends.cudnn.allow_tf32 = False  # FP32 would multiply with 10 bits of the mantissa
         self._threads = options.cpu_threads
         self._info = info
 
