@@ -24,3 +24,8 @@ class RcompressError(Exception):
 
 class HelperDone(Exception):  # noqa: N818 - nothing failed
     """A process that helped to train is done; the first one goes on alone and writes what came out."""
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """PyTorch's error of a GPU, or of its allocator on a CPU (it is not imported for the question)."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)

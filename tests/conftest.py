@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,13 @@ class Run:
     code: int
     out: str
     err: str
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """What a test before this one asked for is not this one's."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -78,3 +86,11 @@ def trained(tmp_path_factory) -> Path:
     assert outcome.scores.top1_percent > 90
     write_trained(target, "train", start.spec, outcome, {"epochs": 4}, {})
     return target
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with that network as r20.pth."""
+    shutil.copy(trained, tmp_path / "r20.pth")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -5,9 +5,15 @@ from __future__ import annotations
 import subprocess
 
 import pytest
+import torch
 
+from rcompress.artifacts.checkpoint import write_checkpoint
 from rcompress.artifacts.files import require_file, require_output, sha256_of, write_atomic
+from rcompress.artifacts.records import write_records
+from rcompress.artifacts.spec import ModelSpec, Preprocessing
 from rcompress.errors import RcompressError
+from rcompress.methods.calibration_cache import CalibrationCache, write_cache
+from tests import reporting, tiny
 
 
 def test_write_replaces_whole_and_leaves_no_temporary(tmp_path):
@@ -30,6 +36,34 @@ def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def _checkpoint(path):
+    spec = ModelSpec(10, Preprocessing((3, 8, 8), (0.5,) * 3, (0.5,) * 3))
+    return write_checkpoint(path, spec, {"w": torch.ones(3)})
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        _checkpoint,
+        lambda path: write_records(path, reporting.family()),
+        lambda path: write_cache(path, CalibrationCache("digits", 1, "minmax", "cpu", "", {})),
+        tiny.tiny_onnx,
+    ],
+    ids=["checkpoint", "records", "calibration", "onnx"],
+)
+def test_a_full_disk_keeps_every_old_file(tmp_path, monkeypatch, write):
+    path = tmp_path / "old"
+    path.write_bytes(b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(RcompressError, match="No space left on device"):
+        write(path)
+    assert path.read_bytes() == b"old"
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "empty"])

@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
-
-import pytest
 
 from rcompress.artifacts.records import read_records
 
 BACKENDS = ("openvino", "onnxruntime")
-
-
-@pytest.fixture
-def folder(trained, tmp_path, monkeypatch):
-    shutil.copy(trained, tmp_path / "r20.pth")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def test_prune_export_build_eval_bench_report_inspect(folder, rcompress):

@@ -19,12 +19,10 @@ from rcompress.models import load_model
 
 
 @pytest.fixture
-def folder(trained, tmp_path, monkeypatch):
+def folder(folder):
     """r20.pth and a worse.pth, with noise on its weights."""
-    shutil.copy(trained, tmp_path / "r20.pth")
-    worse(tmp_path / "r20.pth", tmp_path / "worse.pth")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    worse(folder / "r20.pth", folder / "worse.pth")
+    return folder
 
 
 def worse(source, target, **changes):
@@ -121,3 +119,12 @@ def test_names_may_repeat_in_one_file(folder, rcompress):
     records = read_records(folder / "both.result.json")
     assert len({record.sha256 for record in records}) == len(records) == 2
     assert np.diff([record.metrics["top1_percent"] for record in records])[0] < 0
+
+
+def test_a_folder_that_is_not_there_is_made(folder, rcompress):
+    run = rcompress("eval", "r20.pth", "worse.pth", "-o", "results/first")
+    assert run.code == 0, run.err
+    assert sorted(path.name for path in (folder / "results" / "first").iterdir()) == [
+        "r20.pth.eval.result.json",
+        "worse.pth.eval.result.json",
+    ]

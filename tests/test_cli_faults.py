@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,13 +18,6 @@ from rcompress.artifacts.onnx_file import METADATA_KEY
 from rcompress.artifacts.spec import ModelSpec, Preprocessing
 from rcompress.models import build_model
 from tests import tiny
-
-
-@pytest.fixture
-def folder(trained, tmp_path, monkeypatch):
-    shutil.copy(trained, tmp_path / "r20.pth")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def one_line(run, *words):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -20,13 +19,6 @@ with torch.inference_mode():
     torch.save(module(torch.load("images.pt")), "logits.pt")
 """
 QUICK = ("--threads", 1, "--no-bn-reestimation")
-
-
-@pytest.fixture
-def folder(trained, tmp_path, monkeypatch):
-    shutil.copy(trained, tmp_path / "r20.pth")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def logits(path, images):
@@ -180,3 +172,26 @@ def test_a_step_does_not_replace_what_it_is_made_of(folder, rcompress):
     assert run.code == 1 and "out-step03.pth" in run.err, run.err
     assert source.read_bytes() == (folder / "r20.pth").read_bytes()
     assert not (folder / "out-step01.pth").exists()
+
+
+def test_a_student_does_not_replace_its_teacher(folder, rcompress):
+    teacher = folder / "r20-pruned60.pth"
+    teacher.write_bytes((folder / "r20.pth").read_bytes())
+    run = rcompress("prune", "r20.pth", "--ratio", 0.6, "--finetune-epochs", 1, "--teacher", teacher)
+    assert run.code == 1 and "r20-pruned60.pth" in run.err
+    assert teacher.read_bytes() == (folder / "r20.pth").read_bytes()
+
+
+@pytest.mark.parametrize("command", ["prune", "sensitivity"])
+def test_an_importance_that_tells_nothing_is_said(folder, rcompress, command):
+    (folder / "mine.py").write_text(
+        "import torch\n"
+        "def net(num_classes):\n"
+        "    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3),\n"
+        "        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, num_classes))\n"
+    )
+    made = rcompress("train", "--arch", "mine:net", "--dataset", "digits", "--epochs", 0, "-o", "m.pth")
+    assert made.code == 0, made.err
+    words = ("--ratio", 0.5, "--scope", "global") if command == "prune" else ()
+    run = rcompress(command, "m.pth", "--arch", "mine:net", "--importance", "bn-scale", *words)
+    assert run.code == 1 and "finds nothing to score in this network" in run.err

@@ -16,6 +16,7 @@ from rcompress.engines.benchmark import BenchOptions, benchmark, distinct_names,
 from rcompress.engines.inputs import random_inputs
 from rcompress.engines.probe import libraries
 from rcompress.errors import RcompressError
+from rcompress.measure.latency import Latency
 from tests import tiny
 
 QUICK = {"warmup": 1, "iterations": 5, "trials": 2, "run": RunOptions(threads=1)}
@@ -179,3 +180,20 @@ def test_memory_is_that_of_an_engine_beside_its_own_runtime(tmp_path, suffix, ru
     assert runtime in before
     assert not not_needed & set(after)
     assert stages == 2
+
+
+def test_ratios_and_rates(tmp_path, monkeypatch):
+    at = "rcompress.engines.benchmark."
+    taken = {"a.onnx": 4.0, "b.onnx": 1.0}
+    monkeypatch.setattr(
+        at + "_peaks", lambda engines, batches, *_: [dict.fromkeys(batches, 1) for _ in engines]
+    )
+    monkeypatch.setattr(
+        at + "time_interleaved",
+        lambda calls, *_: [Latency(name, ((taken[name],) * 5,) * 2, (1.0, 1.0)) for name, _ in calls],
+    )
+    first, second = benchmark(
+        [tiny.tiny_onnx(tmp_path / name) for name in taken], BenchOptions((8,), **QUICK)
+    )
+    assert (first.metrics["latency_speedup"], first.metrics["throughput_images_per_s"]) == (1.0, 2000.0)
+    assert (second.metrics["latency_speedup"], second.metrics["throughput_images_per_s"]) == (4.0, 8000.0)

@@ -19,7 +19,6 @@ from rcompress.methods.lower_precision import lower_precision
 from rcompress.methods.quantize import QuantizeOptions, quantize_onnx
 from tests.graphs import SPEC, images, residual, resnet
 
-AUTO = RunOptions("auto")
 TARGET = BuildOptions(target="sm_86")
 needs_rtx = pytest.mark.skipif(
     backend_status("tensorrt-rtx").version is None, reason="tensorrt-rtx is not installed"
@@ -158,7 +157,7 @@ def test_without_a_gpu_building_needs_a_target_and_running_says_what_is_missing(
     with pytest.raises(RcompressError, match="--target sm_86"):
         build_engine(residual(), SPEC, plan, "tensorrt-rtx")
     with pytest.raises(RcompressError, match=r"tensorrt-rtx cannot run here: .*driver"):
-        load_engine(plan, None, AUTO)
+        load_engine(plan)
 
 
 @needs_rtx
@@ -179,7 +178,7 @@ def test_truncated_plans_and_sidecars(plan: Path, damaged: str) -> None:
     path = plan if damaged == "plan" else sidecar_path(plan)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(RcompressError, match="truncated"):
-        load_engine(plan, None, AUTO)
+        load_engine(plan)
 
 
 @needs_rtx
@@ -188,7 +187,7 @@ def test_missing_sidecar_and_wrong_backend(plan: Path) -> None:
         load_engine(plan, "tensorrt")
     sidecar_path(plan).unlink()
     with pytest.raises(RcompressError, match="is missing"):
-        load_engine(plan, None, AUTO)
+        load_engine(plan)
 
 
 @needs_rtx
@@ -214,7 +213,7 @@ def test_layer_descriptions_of_both_builders_are_understood() -> None:
 def test_plan_runs_beside_pytorch(tmp_path: Path) -> None:
     path = build_engine(residual(), SPEC, tmp_path / "net.plan", "tensorrt-rtx")
     before = torch.ones(3, device="cuda")
-    engine = load_engine(path, None, AUTO)
+    engine = load_engine(path)
     found = engine.run(images(5))
     engine.prepare(images(5))()
     assert (before * 2).sum().item() == 6

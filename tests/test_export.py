@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 from rcompress.artifacts.onnx_file import read_onnx, write_onnx
 from rcompress.errors import RcompressError
@@ -117,3 +118,13 @@ def test_external_data_are_refused(exported, tmp_path):
     )
     with pytest.raises(RcompressError, match="keeps its weights in another file"):
         read_onnx(path)
+
+
+@pytest.mark.parametrize("write", [torchscript_bytes, exported_program_bytes])
+def test_what_pytorch_cannot_export_is_one_line(trained, write):
+    class Broken(nn.Module):
+        def forward(self, images):
+            raise TypeError("no such layer")
+
+    with pytest.raises(RcompressError, match="cannot export this network"):
+        write(Broken(), load_model(trained).spec)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import statistics
+from contextlib import contextmanager
 from itertools import groupby
 
 import numpy as np
 import pytest
 
-from rcompress.measure.latency import BURSTS_PER_TRIAL, Latency, percentile, time_interleaved
+from rcompress.measure.latency import BURSTS_PER_TRIAL, Latency, _fitting, percentile, time_interleaved
 
 
 @pytest.mark.parametrize("percent", [0, 50, 90, 99, 100])
@@ -71,9 +72,26 @@ def test_speedups_are_paired_within_trials():
     assert found[1].speedups == tuple(a / b for a, b in zip(*medians, strict=True))
 
 
-def test_without_iterations_a_trial_has_at_least_five_calls():
+def test_without_iterations_a_trial_has_as_many_calls_as_fit():
     (latency,) = time_interleaved([("a", lambda: None)], warmup=1, trials=1)
-    assert 5 <= latency.calls <= 500
+    assert latency.calls == 500
+    assert [_fitting(seconds, 0.5) for seconds in (0.2, 0.01, 1e-6)] == [5, 50, 500]
+
+
+def test_the_lock_is_held_while_timing(monkeypatch):
+    held: list[int] = []
+    seen: list[bool] = []
+
+    @contextmanager
+    def lock(_progress):
+        held.append(1)
+        yield
+        held.clear()
+
+    monkeypatch.setattr("rcompress.measure.latency.timing_lock", lock)
+    time_interleaved([("a", lambda: seen.append(bool(held)))], 1, 5, 1)
+    assert seen and all(seen)
+    assert not held
 
 
 def test_garbage_collection_is_off_only_meanwhile():

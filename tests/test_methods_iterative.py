@@ -104,6 +104,14 @@ def test_done_steps_are_not_done_again(source, tmp_path):
     assert_whole(again, output)
 
 
+def test_the_state_of_a_done_step_goes(source, tmp_path):
+    output = tmp_path / "out.pth"
+    pruned(source, output)
+    step_path(output, 3, STEPS).unlink()
+    step_path(output, 1, STEPS).with_suffix(".resume").write_bytes(b"left by a kill")
+    assert_whole(pruned(source, output, resume=True), output)
+
+
 def test_steps_of_an_older_run_are_made_anew(source, tmp_path):
     output = tmp_path / "out.pth"
     pruned(source, output)

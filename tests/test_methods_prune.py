@@ -75,15 +75,13 @@ def test_padding_shortcuts_keep_their_coupling(arch):
             if isinstance(layer, nn.BatchNorm2d):
                 for tensor in (layer.weight, layer.bias):
                     tensor[dead[layer.num_features]] = 0
-    images = torch.randn(2, *SIZE)
-    expected = module(images)
     kept = sorted(set(range(64)) - set(dead[64]))
     prune(module, SIZE, PruneOptions(3 / 32, "l2", round_to=1))
     assert module.fc.in_features <= len(kept)
     shortcut = module.layer3[0].downsample
     assert set(shortcut.weight.unique().tolist()) <= {0.0, 1.0}
     assert not shortcut.weight.requires_grad
-    assert module(images).shape == expected.shape
+    assert module(torch.randn(2, *SIZE)).shape == (2, 10)
 
 
 def test_pad_shortcut_dead_channels_in_the_whole_stage(arch="resnet20"):

@@ -112,6 +112,23 @@ def test_pooling_shares_the_range_of_its_input() -> None:
 # Weights
 
 
+def test_a_products_channels_are_its_columns() -> None:
+    weight = np.linspace(-1, 1, 768).reshape(192, 4) * [1.0, 10.0, 0.1, 5.0]
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["y"], "fc"),
+    ]
+    found = constant(quantized(model(nodes, tensors(w=weight))), "w_scale")
+    np.testing.assert_allclose(found, np.abs(weight).max(0) / 127, rtol=1e-6)
+
+
+def test_activations_use_all_levels_of_their_type() -> None:
+    found = quantize_onnx(residual(), batches(), 64)
+    for name, levels in {"x": 127, "r1": 255, "c2": 127, "f": 255}.items():
+        expected = found.ranges[name].threshold / levels
+        assert constant(found.model, f"{name}_scale") == pytest.approx(expected), name
+
+
 def test_weight_scales_per_channel_and_per_tensor() -> None:
     values = np.array([[1.27, -0.5], [0.0, 0.0], [-2.54, 1.0]], np.float32)
     none = np.zeros(3, np.float32)

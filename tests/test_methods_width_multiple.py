@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rcompress.methods.width_multiple import OFFSETS, choose_multiple, fastest_multiple
+from rcompress.methods.width_multiple import OFFSETS, _cost, choose_multiple, fastest_multiple
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,11 @@ from rcompress.methods.width_multiple import OFFSETS, choose_multiple, fastest_m
 )
 def test_the_finest_multiple_that_costs_little(cost, multiple):
     assert choose_multiple(cost) == multiple
+
+
+def test_a_width_costs_against_the_line_between_its_neighbours():
+    assert _cost({32: 2.0, 64: 1.0, 40: 1.75}, 32, 40) == pytest.approx(1.0)
+    assert _cost({32: 2.0, 64: 1.0, 48: 3.0}, 32, 48) == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])

@@ -97,3 +97,16 @@ def test_times_of_separate_runs_make_no_ratio() -> None:
     assert row["speedup_reason"].startswith("not timed in turns with a.pth")
     other.context["bench_run"] = "one"
     assert _rows([base, other])[1]["speedup"] == pytest.approx(2.0)
+
+
+def test_of_several_runs_each_row_is_held_against_the_baseline_of_its_own() -> None:
+    runs = {"one": (("a.pth", 2.0), ("b.pth", 1.0)), "two": (("a.pth", 3.0), ("c.pth", 1.0))}
+    records = []
+    for run, timed in runs.items():
+        for name, latency in timed:
+            records.append(reporting.benched(name, latency))
+            records[-1].context["bench_run"] = run
+    rows = {row["artifact"]: row for row in _rows(records)}
+    assert len(rows) == 3
+    assert (rows["b.pth"]["speedup"], rows["c.pth"]["speedup"]) == (2.0, 3.0)
+    assert rows["a.pth"]["latency_p50_ms"] == 3.0

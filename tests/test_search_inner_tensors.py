@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -53,3 +54,12 @@ def test_the_graph_and_its_engine_show_the_same_tensors(tmp_path):
         np.testing.assert_allclose(mine[name], theirs[name], atol=1e-4)
     outputs = OutputProbe(load_engine(tmp_path / "r.xml", None, RunOptions(threads=1)), "y")
     np.testing.assert_allclose(outputs.run(images(5), ["y"])["y"], mine["y"], atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_what_overflows_is_nothing_but_noise(value):
+    distance = Distance()
+    distance.add(np.ones(4, np.float32), np.array([1, value, 1, 1], np.float32))
+    assert distance.snr_db == -math.inf
+    assert distance.metrics()["snr_db"] is None and distance.metrics()["cosine"] is None
+    json.dumps(distance.metrics(), allow_nan=False)

@@ -22,9 +22,9 @@ from rcompress.errors import RcompressError
 from rcompress.search.ranges import TUNABLE, read_ranges
 from rcompress.search.studies import StudyPlace, add_trials, open_study, trials_csv
 from rcompress.search.tune import Tuning, best_recipe, counts, identity_of, tune
-from rcompress.training import Recipe, Settings
+from rcompress.training import Recipe, Settings, Trainer
 from rcompress.training.recipe_file import recipe_from_toml, recipe_toml
-from rcompress.training.start import Start
+from rcompress.training.start import Start, fresh
 
 optuna = pytest.importorskip("optuna", reason="the extra `tune` is not installed")
 
@@ -82,7 +82,7 @@ def opened():
     with ExitStack() as stack:
 
         def enter(tuning, start, storage, name="s"):
-            identity = identity_of(tuning, start)
+            identity = identity_of(tuning, start, None, CPU)
             return stack.enter_context(
                 open_study(StudyPlace(str(storage), name), tuning.pruner, tuning.epochs, identity)
             )
@@ -301,3 +301,29 @@ def test_two_workers_share_a_postgresql_server(folder, postgres, rcompress):
     with open_study(StudyPlace(postgres, "shared")) as kept:
         assert kept.best_value == answer["validation_top1_percent"]
     assert not (folder / "best.db").exists()
+
+
+def test_what_decides_a_trial_is_the_studys_identity(tuning):
+    start = fresh("resnet20", {}, open_dataset("digits"), 0)
+    known = identity_of(tuning, start, None, CPU)
+    other = replace(start.spec, preprocessing=replace(start.spec.preprocessing, mean=(0.1,) * 3))
+    others = (
+        identity_of(tuning, start, "torchvision", CPU),
+        identity_of(tuning, replace(start, spec=other), None, CPU),
+        identity_of(tuning, start, None, replace(CPU, seed=1)),
+        identity_of(tuning, start, None, replace(CPU, precision="bf16")),
+    )
+    assert all(one != known for one in others)
+
+
+def test_a_trial_without_memory_says_so_and_the_next_one_comes(tuning, opened, monkeypatch, tmp_path):
+    def run(self, *_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+
+    monkeypatch.setattr(Trainer, "run", run)
+    start = fresh("resnet20", {}, open_dataset("digits"), 0)
+    study = opened(tuning, start, f"sqlite:///{tmp_path / 's.db'}")
+    tune(study, start, tuning, CPU)
+    trials = study.get_trials()
+    assert len(trials) == 3
+    assert all("out of memory; narrow the range of batch_size" in t.user_attrs["failure"] for t in trials)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from rcompress.artifacts.checkpoint import read_checkpoint, write_checkpoint
 from rcompress.artifacts.device import resolve_device
-from rcompress.data import open_dataset
+from rcompress.artifacts.spec import Step
+from rcompress.data import Augmentation, open_dataset
 from rcompress.errors import RcompressError
 from rcompress.models import load_model
 from rcompress.training import RECIPES, Recipe, Settings, Trainer, resolve_precision
+from rcompress.training import run as runs
 from rcompress.training.average import MovingAverage
+from rcompress.training.constraints import HoldMasks
+from rcompress.training.guidance import Batch, Constraint, Guidance
+from rcompress.training.loop import validate
 from rcompress.training.recipe import build_optimizer, learning_rate_factor
 from rcompress.training.run import material_for, run_training
 from rcompress.training.start import fresh, from_checkpoint, normalized_as, replace_head
@@ -131,6 +139,20 @@ def test_another_runs_state_is_refused(small, tmp_path):
     run_training(start.module, start.spec, small, one, CPU, tmp_path / "m.pth", {})
     with pytest.raises(RcompressError, match="other options"):
         run_training(start.module, start.spec, small, SHORT, CPU, tmp_path / "m.pth", {}, resume=True)
+    others = ((replace(CPU, seed=1), Guidance()), (CPU, Guidance(constraints=(HoldMasks({}),))))
+    for settings, guidance in others:
+        with pytest.raises(RcompressError, match="other options"):
+            run_training(
+                start.module,
+                start.spec,
+                small,
+                one,
+                settings,
+                tmp_path / "m.pth",
+                {},
+                resume=True,
+                guidance=guidance,
+            )
 
 
 def test_a_state_in_another_format_is_refused(small, tmp_path):
@@ -170,8 +192,6 @@ def test_networks_that_do_not_fit_the_images_are_refused(small, tmp_path, monkey
 
 
 def test_a_head_of_unnamed_classes_stays(trained, tmp_path):
-    from dataclasses import replace
-
     loaded = load_model(trained)
     unnamed = replace(loaded.spec.preprocessing, dataset=None, class_names=())
     path = write_checkpoint(
@@ -207,14 +227,73 @@ def test_bf16_trains_where_it_is_chosen(small, tmp_path):
 
 
 def test_imported_networks_are_judged_where_they_were_not_chosen(small):
-    from dataclasses import replace
-
-    from rcompress.artifacts.spec import Step
-
     spec = replace(start_of(small).spec, lineage=(Step("import"),))
     dataset = open_dataset("digits")
     material = material_for(spec, dataset)
     assert torch.equal(material.validation.indices, dataset.split("test-a").indices)
+
+
+def test_what_chose_an_epoch_does_not_report_it(small):
+    start, digits = start_of(small), open_dataset("digits")
+    imported = replace(start.spec, lineage=(Step("import"),))
+    half = validate(start.module, digits.split("test-b"), imported.preprocessing, CPU)
+    assert runs.test_scores(start.module, imported, digits, CPU, chosen=True).loss == half.loss
+    assert runs.test_scores(start.module, imported, digits, CPU, chosen=False).images == 500
+    assert runs.test_scores(start.module, start.spec, digits, CPU, chosen=True).images == 500
+
+
+def trainer_of(small, recipe=SHORT, guidance=Guidance()):
+    start = start_of(small)
+    return Trainer(start.module, material_for(start.spec, small), recipe, CPU, guidance)
+
+
+def test_every_step_has_its_rate(small):
+    seen = []
+
+    class Seen(Constraint):
+        def after_step(self, module):
+            seen.append([group["lr"] for group in trainer.optimizer.param_groups])
+
+    def groups(module):
+        return [{"params": [module.fc.weight], "lr_scale": 0.1}, {"params": [module.fc.bias]}]
+
+    trainer = trainer_of(small, replace(SHORT, epochs=2), Guidance(None, (Seen(),), groups))
+    trainer.run(lambda _: None)
+    rates = [0.05 * learning_rate_factor(SHORT, step / 6) for step in range(6)]
+    assert [whole for _, whole in seen] == pytest.approx(rates)
+    assert [tenth for tenth, _ in seen] == pytest.approx([rate / 10 for rate in rates])
+
+
+def test_a_batch_is_what_the_recipe_says(small):
+    labels, where = torch.arange(64) % 10, torch.arange(64)
+    nowhere = torch.zeros(64, dtype=torch.bool)
+    themselves = F.one_hot(labels, 10).float().view(64, 10, 1, 1)  # images that are their own labels
+    mixed = trainer_of(small)._batch(themselves, labels, where, nowhere, where, 1)
+    torch.testing.assert_close(mixed.targets, mixed.inputs.flatten(1))
+    assert not torch.equal(mixed.inputs, themselves)
+    smooth = trainer_of(small, replace(SHORT, mixup=0.0, label_smoothing=0.1))
+    logits, plain = torch.randn(64, 10), Batch(themselves, labels, labels, where, nowhere, 1)
+    expected = F.cross_entropy(logits, labels, label_smoothing=0.1)
+    torch.testing.assert_close(smooth._loss(logits, plain), expected)
+    turned = trainer_of(replace(small, augmentation=Augmentation(flip=True)))
+    assert torch.equal(turned._mirrored(where, 1), ~turned._mirrored(where, 2))
+
+
+def test_the_best_epoch_before_a_kill_is_kept(small):
+    states = []
+
+    def killed(trainer):
+        states.append(copy.deepcopy(trainer.state()))
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        trainer_of(small).run(killed)
+    states[0]["best"]["top1_percent"] = 101.0  # nothing later is better
+    again = trainer_of(small)
+    again.restore(states[0])
+    kept = again.run(lambda _: None).state_dict()
+    assert again.best.epoch == 1
+    assert all(torch.equal(kept[name], tensor) for name, tensor in states[0]["best"]["state"].items())
 
 
 def test_going_on_from_a_checkpoint_with_other_classes(trained, tmp_path):

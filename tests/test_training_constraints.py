@@ -142,6 +142,14 @@ def test_a_growing_penalty_empties_the_filters_that_go_and_no_others(material):
     module = network()
     before = module.conv2.weight.detach().flatten(1).norm(dim=1)
     penalty = GrowingPenalty({"conv2.weight": doomed}, ceiling=10.0, epochs=6)
+    penalty.attach(module)
+    weight = module.conv2.weight
+    for done, factor in ((0, 0), (2, 5), (4, 10), (5.9, 10)):
+        penalty.before_step(module, done)
+        module.zero_grad()
+        penalty.penalty(module).backward()
+        torch.testing.assert_close(weight.grad[doomed], factor * weight[doomed].detach())
+        assert not weight.grad[~doomed].any()
     trainer, kept = trained_by(material, penalty, epochs=6, ema=0, module=module)
     after = kept.conv2.weight.detach().flatten(1).norm(dim=1)
     assert torch.all(after[doomed] < 0.1 * before[doomed])

@@ -8,14 +8,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from rcompress.artifacts.checkpoint import read_checkpoint, write_checkpoint
 from rcompress.artifacts.onnx_file import read_onnx
-from rcompress.data import Augmentation, open_dataset
+from rcompress.data import Augmentation, normalize, open_dataset
 from rcompress.errors import RcompressError
 from rcompress.models import load_model
 from rcompress.training import Recipe, Settings, Trainer
 from rcompress.training.distillation import LogitDistillation, confidence, softened
+from rcompress.training.feature_distillation import EMBEDDING, Watch
+from rcompress.training.feature_losses import attention_loss, relational_loss
 from rcompress.training.guidance import Batch
 from rcompress.training.lessons import Lesson, guidance_for
 from rcompress.training.run import material_for, run_training
@@ -165,6 +168,37 @@ def test_the_regressor_is_trained_and_every_term_counts(small, trained):
     assert found[1.0] > found[1e-9]
 
 
+@pytest.mark.parametrize(
+    ("term", "loss", "layers"),
+    [
+        ("attention", attention_loss, ["layer1", "layer2", "layer3"]),
+        ("relational", relational_loss, [EMBEDDING]),
+    ],
+)
+def test_terms_are_taken_of_their_layers(small, trained, term, loss, layers):
+    def features(module):
+        watch = Watch(module, layers)
+        watch.on()
+        module(inputs)
+        return watch.off()
+
+    start = start_of(small)
+    student = start.module.eval()
+    teacher = open_teacher([trained], start.spec, CPU)
+    distillation = guidance_for(Lesson({term: 3.0}), teacher, SHORT, (3, 32, 32)).loss
+    distillation.attach(student)
+    images, labels = next(small.split("train").batches(16))
+    inputs = normalize(images, start.spec.preprocessing)
+    positions = torch.arange(16)
+    batch = Batch(inputs, labels, labels, positions, torch.zeros(16, dtype=torch.bool), 1)
+    distillation.before_step(student, 0.0)
+    logits = student(inputs)
+    found = distillation(logits, batch)
+    own, shown = features(student), features(load_model(trained).module.eval())
+    expected = 3.0 * sum(loss(own[layer], shown[layer]) for layer in layers)
+    torch.testing.assert_close(found, F.cross_entropy(logits, labels) + expected)
+
+
 class _Deaf:
     def advance(self, *_, **__):
         pass
@@ -228,6 +262,23 @@ def test_cached_logits_are_what_the_teacher_says_of_each_batch(small, trained, t
     for epoch in (1, 2):
         trainer._train_epoch(epoch, _Deaf())
     assert bool(torch.cat(seen).any()) == mirrored
+
+
+def test_whatever_decides_the_answers_has_a_cache_of_its_own(small, trained, tmp_path):
+    loaded, spec = load_model(trained), start_of(small).spec
+    with torch.no_grad():
+        loaded.module.fc.bias += 1
+    other = write_checkpoint(tmp_path / "other.pth", loaded.spec, loaded.module.state_dict())
+    elsewhere = replace(spec, preprocessing=replace(spec.preprocessing, mean=(0.5,) * 3))
+    asked = (
+        ([trained], spec, CPU),
+        ([other], spec, CPU),
+        ([trained], elsewhere, CPU),
+        ([trained], spec, Settings(CPU.device, "bf16")),
+    )
+    for count, one in enumerate(asked, 1):
+        cached_logits(open_teacher(*one), without_crops(small), SHORT, tmp_path / "cache")
+        assert len(list((tmp_path / "cache").iterdir())) == count
 
 
 def test_the_cache_refuses_what_never_repeats(small, trained, tmp_path):

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from rcompress.models import build_model
 from rcompress.training.feature_losses import angles, attention_loss, distances, hint_loss, relational_loss
@@ -44,7 +45,10 @@ def test_relations_know_no_scale_and_no_turn():
     points = torch.randn(7, 3)
     turned, _ = torch.linalg.qr(torch.randn(3, 3))
     assert float(relational_loss(points, 5.0 * points @ turned)) == pytest.approx(0.0, abs=1e-5)
-    assert float(relational_loss(points, torch.randn(7, 3))) > 0.1
+    other = torch.randn(7, 3)
+    expected = 25 * F.smooth_l1_loss(distances(points), distances(other))
+    expected += 50 * F.smooth_l1_loss(angles(points), angles(other))
+    torch.testing.assert_close(relational_loss(points, other), expected)
     same = points.clone().requires_grad_()
     relational_loss(same, points * 2).backward()
     assert torch.isfinite(same.grad).all()

@@ -10,12 +10,14 @@ import torch
 from rcompress.artifacts.checkpoint import read_checkpoint
 from rcompress.artifacts.onnx_file import read_onnx, write_onnx
 from rcompress.data import input_batches, open_dataset
+from rcompress.engines import build_engine, load_engine
 from rcompress.errors import RcompressError
 from rcompress.export import onnx_from_module
 from rcompress.models import load_model
 from rcompress.training import Settings
 from rcompress.training.lessons import Ensemble
 from rcompress.training.teachers import load_member, open_teacher
+from tests.tiny import tiny_graph, tiny_spec
 
 CPU = Settings(torch.device("cpu"))
 
@@ -88,3 +90,17 @@ def test_an_ensemble_is_scored_by_its_mean(trained):
     with torch.no_grad():
         expected = torch.softmax(loaded.module(inputs), dim=1)
     torch.testing.assert_close(Ensemble(two)(inputs).exp(), expected)
+
+
+def test_an_engine_teaches_where_it_runs(trained, tmp_path, monkeypatch):
+    """Whatever the device of the training: OpenVINO knows the CPU alone."""
+    engine = build_engine(tiny_graph(), tiny_spec(), tmp_path / "t.xml", "openvino")
+    asked = []
+
+    def load(path, backend, options):
+        asked.append(options.device)
+        return load_engine(path, backend, options)
+
+    monkeypatch.setattr("rcompress.training.teachers.load_engine", load)
+    load_member(engine, Settings(torch.device("cuda")))
+    assert asked == ["auto"]

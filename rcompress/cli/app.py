@@ -10,7 +10,7 @@ import typer
 import rcompress
 from rcompress.cli import commands
 from rcompress.cli.output import say_error
-from rcompress.errors import HelperDone, RcompressError
+from rcompress.errors import HelperDone, RcompressError, is_out_of_memory
 
 EXIT_FAILURE, EXIT_INTERRUPTED = 1, 130
 
@@ -54,7 +54,7 @@ def main() -> None:
             say_error("interrupted")
         raise
     except RuntimeError as error:
-        if not _out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         say_error(f"out of memory: {str(error).splitlines()[0]}; lower --batch-size")
         sys.exit(EXIT_FAILURE)
@@ -66,8 +66,3 @@ def main() -> None:
             raise
         say_error(f"{error.filename}: {error.strerror}; check the path and its permissions")
         sys.exit(EXIT_FAILURE)
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    """PyTorch's error of a GPU, or of its allocator on a CPU (not imported for the question)."""
-    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,8 @@ class FolderSource:
             else [v2.Resize(self.resize), v2.CenterCrop(self.size)]
         )
         items = _Decoded(self.files, self.labels, indices.tolist(), v2.Compose([*crop, v2.PILToTensor()]))
-        workers = min(MAX_WORKERS, available_cores()) if len(items) > batch_size else 0
+        own = multiprocessing.current_process().daemon  # such a process may not start others
+        workers = 0 if own or len(items) <= batch_size else min(MAX_WORKERS, available_cores())
         loader = DataLoader(items, batch_size=batch_size, num_workers=workers, collate_fn=_stacked)
         for batch in loader:
             if isinstance(batch, RcompressError):

@@ -31,7 +31,7 @@ class RunOptions:
         arch: the user's own architecture (``package.module:callable``), for a checkpoint built by it.
     """
 
-    device: str = "cpu"
+    device: str = "auto"
     threads: int = 0
     arch: str | None = None
 

@@ -61,9 +61,11 @@ def inspect_file(path: Path, arch: str | None = None) -> Inspection:
         RcompressError: missing, damaged, or of no kind that we know.
     """
     require_file(path)
-    readers = {".onnx": _onnx, ".xml": _openvino, ".plan": _plan, ".x86": _torch_x86}
+    readers = {".onnx": _onnx, ".xml": _openvino, ".plan": _plan}
     if path.suffix in CHECKPOINT_SUFFIXES:
         return _checkpoint(path, arch)
+    if path.suffix == ".x86":
+        return _loaded(path, "PyTorch x86 engine", arch)
     if path.suffix not in readers:
         raise RcompressError(
             path,
@@ -100,15 +102,11 @@ def _openvino(path: Path) -> Inspection:
     return _loaded(path, "OpenVINO engine")
 
 
-def _torch_x86(path: Path) -> Inspection:
-    return _loaded(path, "PyTorch x86 engine")
-
-
-def _loaded(path: Path, kind: str) -> Inspection:
+def _loaded(path: Path, kind: str, arch: str | None = None) -> Inspection:
     """Of an engine that tells when it is loaded."""
-    info = load_engine(path, None, RunOptions(threads=1)).info
+    info = load_engine(path, None, RunOptions(threads=1, arch=arch)).info
     facts = {"executes here": _executed(info.executed)}
-    return Inspection(path, kind, info.sha256, file_metrics(path, info.spec), info.spec, facts)
+    return Inspection(path, kind, info.sha256, file_metrics(path, info.spec, arch), info.spec, facts)
 
 
 def _plan(path: Path) -> Inspection:

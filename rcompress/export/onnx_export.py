@@ -106,26 +106,32 @@ def _converted(module: nn.Module, example: Tensor) -> onnx.ModelProto:
     axes: dict[int, object] = {0: torch.export.Dim(BATCH)}
     if example.dtype == torch.uint8:
         axes |= {1: torch.export.Dim("height"), 2: torch.export.Dim("width")}
+    with exporting(), _silenced():
+        program = torch.onnx.export(
+            row_major(module),
+            (example,),
+            dynamo=True,
+            dynamic_shapes=(axes,),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    return model
+
+
+@contextlib.contextmanager
+def exporting() -> Iterator[None]:
+    """Around one of PyTorch's exporters, which raise many kinds of errors: the first line says which layer it is."""
     try:
-        with _silenced():
-            program = torch.onnx.export(
-                row_major(module),
-                (example,),
-                dynamo=True,
-                dynamic_shapes=(axes,),
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                external_data=False,
-                verbose=False,
-            )
-    except Exception as error:  # the exporter raises many kinds; the first line says which layer
+        yield
+    except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RcompressError(
             "export", f"PyTorch cannot export this network ({reason})", "simplify its forward"
         ) from error
-    assert program is not None
-    model: onnx.ModelProto = program.model_proto
-    return model
 
 
 def row_major(module: nn.Module) -> nn.Module:

@@ -46,11 +46,15 @@ def score_channels(
         float32 (units,) by group; a unit of several channels has their mean.
 
     Raises:
-        RcompressError: the importance needs images and there are none.
+        RcompressError: the importance needs images and there are none, or it can tell nothing of this network.
     """
     units = {}
     for name, scores in _channel_scores(graph, importance, batches, seed).items():
         units[name] = scores.view(graph[name].blocks, -1).mean(0)
+    if graph.prunable and not units:
+        raise RcompressError(
+            f"--importance {importance}", "finds nothing to score in this network", "choose another one"
+        )
     return {name: _lamp(scores) for name, scores in units.items()} if importance == "lamp" else units
 
 

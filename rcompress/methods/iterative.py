@@ -109,7 +109,9 @@ def prune_iteratively(
     for number in range(1, plan.steps + 1):
         path = step_path(output, number, plan.steps)
         details = plan.details(number, settings)
-        if not (resume and _is_done(path, details, start.parent)):
+        if resume and _is_done(path, details, start.parent):
+            Journal.discard(path)  # killed between the checkpoint and this, a run leaves its state
+        else:
             progress.note(f"step {number} of {plan.steps}")
             _step(start, plan, settings, number, path, widths, resume, progress)
         start = _opened(path, start, own_arch)

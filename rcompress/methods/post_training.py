@@ -77,6 +77,8 @@ def _ranges(
             progress.note(
                 "The calibration cache was made with another graph whose tensors have the same names."
             )
+        if given.method != options.method:
+            progress.note(f"The calibration cache's thresholds were chosen by {given.method}: they stay.")
         return ranges_for(given, plan.placement.activations, subject), 0, given
     ranges, seen = calibrate(plan, given.batches(), len(given), progress)
     cache = CalibrationCache(given.dataset, seen, options.method, options.profile, digest, ranges)

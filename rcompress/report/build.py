@@ -91,7 +91,7 @@ def build_report(
         frame=frame,
         baseline=baseline_name(measured, baseline),
         histories=steps,
-        notes=seed_notes(measured, steps) + _notes(records),
+        notes=seed_notes(frame, steps) + _notes(records),
         machines=_distinct(_machine(record) for record in records),
         versions=_versions(records),
         records=records,
@@ -128,7 +128,8 @@ def _notes(records: Sequence[Record]) -> list[str]:
         for note, names in about.items()
     ]
     return notes + [
-        f"{name}: measured more than once under the same conditions; the record read last counts"
+        f"{name}: measured more than once under the same conditions; the record read last counts, of times one "
+        "taken in turns with the baseline's"
         for name in repeated(records)
     ]
 

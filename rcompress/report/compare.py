@@ -25,10 +25,11 @@ def with_deltas(frame: pl.DataFrame, baseline: str | None = None) -> pl.DataFram
     artifact's other rows in the same backend, so that batch 1 is compared with batch 1.
 
     Returns:
-        ``frame`` with ``compression_ratio`` (baseline bytes over bytes), ``top1_difference_points`` (row
-        minus baseline; same dataset, split and images), ``speedup`` (baseline p50 latency over the row's;
-        same machine, device, threads, batch size and transfers, in turns within one run). Where two figures were
-        taken under different conditions the delta is null and ``..._reason`` says what differs.
+        ``frame``, a row for each condition, with ``compression_ratio`` (baseline bytes over bytes),
+        ``top1_difference_points`` (row minus baseline; same dataset, split and images), ``speedup`` (baseline p50
+        latency over the row's; same machine, device, threads, batch size and transfers, in turns within one run).
+        Where two figures were taken under different conditions the delta is null and ``..._reason`` says what
+        differs.
 
     Raises:
         RcompressError: no artifact is called ``baseline``.
@@ -36,7 +37,8 @@ def with_deltas(frame: pl.DataFrame, baseline: str | None = None) -> pl.DataFram
     rows = frame.to_dicts()
     base = _baseline_rows(rows, baseline)
     deltas = [_deltas(row, base) for row in rows]
-    return frame.drop(DELTAS, strict=False).hstack(pl.DataFrame(deltas, schema=DELTAS))
+    compared = frame.drop(DELTAS, strict=False).hstack(pl.DataFrame(deltas, schema=DELTAS))
+    return compared[_counting(compared.to_dicts())]
 
 
 def baseline_name(frame: pl.DataFrame, baseline: str | None) -> str:
@@ -66,6 +68,16 @@ def _deltas(row: Row, base: Sequence[Row]) -> Row:
         "speedup": speed and _ratio(speed["latency_p50_ms"], row["latency_p50_ms"]),
         "speedup_reason": speed_reason,
     }
+
+
+def _counting(rows: Sequence[Row]) -> list[int]:
+    """Positions of the rows that count: of several runs, the last with a speed-up, or the last."""
+    chosen: dict[tuple[object, ...], int] = {}
+    for position, row in enumerate(rows):
+        key = tuple(row[name] for name in ("sha256", "backend", *SPEED_KEYS, *ACCURACY_KEYS))
+        if key not in chosen or row["speedup"] is not None or rows[chosen[key]]["speedup"] is None:
+            chosen[key] = position
+    return sorted(chosen.values())
 
 
 def _comparable(

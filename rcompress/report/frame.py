@@ -46,11 +46,12 @@ Row = dict[str, Any]
 
 
 def frame_from_records(records: Sequence[Record]) -> pl.DataFrame:
-    """One row per artifact (by SHA-256), backend, device, threads, batch size, dataset and split.
+    """One row per artifact (by SHA-256), backend, device, threads, batch size, bench run, dataset and split.
 
     Sizes and counts come from every record of the artifact, speed from ``bench`` records, accuracy from
     ``eval`` records, and from other commands' records only for artifacts that have none. Accuracy and speed
-    stand in one row where artifact and backend agree. Of several records of the same thing the last counts.
+    stand in one row where artifact and backend agree. Of several records of the same thing the last counts;
+    times of several runs of ``bench`` stand in a row each until `with_deltas` has chosen among them.
 
     Returns:
         ``artifact``, ``sha256``, ``arch``, ``backend``, ``precision``, the conditions (null where they do not apply),
@@ -61,15 +62,15 @@ def frame_from_records(records: Sequence[Record]) -> pl.DataFrame:
         RcompressError: a metric is not a number, or has the name of one of these columns.
     """
     artifacts = _artifacts(records)
-    speed = _measured([r for r in records if r.kind == "bench"], SPEED_METRICS, SPEED_KEYS, BENCH_RUN)
-    accuracy = _measured(_accuracy_records(records), ACCURACY_METRICS, ACCURACY_KEYS, {})
+    speed = _measured([r for r in records if r.kind == "bench"], SPEED_METRICS, SPEED_KEYS | BENCH_RUN)
+    accuracy = _measured(_accuracy_records(records), ACCURACY_METRICS, ACCURACY_KEYS)
     runs = speed.join(
         accuracy, on=list(RUN_KEYS), how="full", coalesce=True, nulls_equal=True, maintain_order="left_right"
     )
     runs = runs.with_columns(pl.coalesce("precision", "precision_right")).drop("precision_right")
     frame = artifacts.join(runs, on="sha256", how="left", maintain_order="left_right")
     missing = [pl.lit(None, _dtype(name)).alias(name) for name in SHOWN_ALWAYS if name not in frame.columns]
-    keys = ["artifact", "sha256", "arch", "backend", "precision", *SPEED_KEYS, *ACCURACY_KEYS]
+    keys = ["artifact", "sha256", "arch", "backend", "precision", *SPEED_KEYS, *BENCH_RUN, *ACCURACY_KEYS]
     frame = frame.with_columns(missing)
     return frame.select(*keys, pl.exclude(*keys, "lineage"), "lineage")
 
@@ -141,9 +142,8 @@ def _measured(
     records: Iterable[Record],
     metrics: tuple[str, ...],
     keys: dict[str, type[pl.DataType]],
-    also: dict[str, type[pl.DataType]],
 ) -> pl.DataFrame:
-    schema = RUN_KEYS | keys | also | {"precision": pl.String}
+    schema = RUN_KEYS | keys | {"precision": pl.String}
     rows = [_conditions(record, schema) | _metrics(record, only=metrics) for record in records]
     return _frame(rows, schema).unique(subset=[*RUN_KEYS, *keys], keep="last", maintain_order=True)
 

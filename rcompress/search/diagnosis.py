@@ -118,4 +118,6 @@ class Diagnosis:
 
 
 def _decibels(distance: Distance) -> str:
-    return "no noise at all" if math.isinf(distance.snr_db) else f"{distance.snr_db:.1f} dB"
+    if math.isfinite(distance.snr_db):
+        return f"{distance.snr_db:.1f} dB"
+    return "no noise at all" if distance.snr_db > 0 else "nothing but noise"

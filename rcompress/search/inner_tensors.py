@@ -126,10 +126,15 @@ class Distance:
 
     @property
     def snr_db(self) -> float:
-        """Signal-to-noise ratio, 10 log10 of the powers' ratio, in dB; infinite where there is no noise at all."""
+        """Signal-to-noise ratio, 10 log10 of the powers' ratio, in dB.
+
+        Infinite where there is no noise at all, minus infinity where there is nothing else, or a value is not finite.
+        """
         if self._noise == 0.0:
             return math.inf
-        return 10.0 * math.log10(self._signal / self._noise) if self._signal else -math.inf
+        if not self._signal or not math.isfinite(self._noise):
+            return -math.inf
+        return 10.0 * math.log10(self._signal / self._noise)
 
     @property
     def cosine(self) -> float:
@@ -143,6 +148,6 @@ class Distance:
         return self._largest
 
     def metrics(self) -> dict[str, float | None]:
-        """Primitives for JSON, which knows no infinity: None in its place."""
-        snr = self.snr_db if math.isfinite(self.snr_db) else None
-        return {"snr_db": snr, "cosine": self.cosine, "max_abs_error": self.max_abs_error}
+        """Primitives for JSON, which knows finite numbers alone: None in place of others."""
+        found = {"snr_db": self.snr_db, "cosine": self.cosine, "max_abs_error": self.max_abs_error}
+        return {name: value if math.isfinite(value) else None for name, value in found.items()}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rcompress.errors import RcompressError
+from rcompress.errors import RcompressError, is_out_of_memory
 from rcompress.progress import SILENT, Progress
 from rcompress.search.ranges import Ranges, described, tried
 from rcompress.search.studies import PrunerName
@@ -50,14 +50,17 @@ class Tuning:
         return int(max(found.choices)) if found.choices else int(found.high)
 
 
-def identity_of(tuning: Tuning, start: Start) -> dict[str, Any]:
+def identity_of(tuning: Tuning, start: Start, init: str | None, settings: Settings) -> dict[str, Any]:
     """What must agree for another worker, or a later run, to add trials to the same study."""
     spec = start.spec
     return {
         "arch": spec.arch,
         "options": spec.options,
+        "preprocessing": asdict(spec.preprocessing),
         "dataset": start.dataset.name,
-        "parent": dict(start.parent),
+        "parent": dict(start.parent) or init,
+        "precision": settings.precision,
+        "seed": settings.seed,
         "recipe": {name: value for name, value in asdict(tuning.base).items() if name not in tuning.ranges},
         "ranges": described(tuning.ranges),
     }
@@ -139,6 +142,12 @@ def _accuracy(trial: Trial, start: Start, tuning: Tuning, settings: Settings, pr
     except RcompressError as error:  # a rate too high ends one trial, not the search
         trial.set_user_attr("failure", str(error))
         raise
+    except RuntimeError as error:  # so does a batch too large
+        if not is_out_of_memory(error):
+            raise
+        failure = RcompressError(f"trial {trial.number}", "out of memory", "narrow the range of batch_size")
+        trial.set_user_attr("failure", str(failure))
+        raise failure from None
     return trainer.best.top1_percent
 
 

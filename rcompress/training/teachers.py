@@ -121,12 +121,12 @@ def load_member(path: Path, settings: Settings, own_arch: str | None = None) -> 
         graph = _frozen(TorchGraph(found.model, str(path)), settings)
         batch = shape_of(graph_input(found.model, str(path)))[0]
         return Member(path, found.sha256, _described(path, found.spec), graph, batch=batch)
-    return _from_engine(path, settings)
+    return _from_engine(path)
 
 
-def _from_engine(path: Path, settings: Settings) -> Member:
-    device = "auto" if path.suffix == ".plan" else str(settings.device)  # a plan knows GPUs alone
-    engine = load_engine(path, None, RunOptions(device, torch.get_num_threads()))
+def _from_engine(path: Path) -> Member:
+    """Where it runs, which need not be where the student is trained."""
+    engine = load_engine(path, None, RunOptions("auto", torch.get_num_threads()))
 
     def run(images: Tensor) -> Tensor:
         return torch.from_numpy(run_padded(engine, images.cpu().numpy())).to(images.device)

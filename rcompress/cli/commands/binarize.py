@@ -76,7 +76,9 @@ def command(
             base="binary-connect",
         )
         chosen = BinarizeOptions(scaling, stochastic, all_layers)
-        target = require_checkpoint_output(output or derived(source, "binary", ".pth"), [source])
+        target = require_checkpoint_output(
+            output or derived(source, "binary", ".pth"), [source, *(teacher or ())]
+        )
         settings = open_settings(device, threads, precision, seed=seed)
         start = from_checkpoint(source, arch, dataset, data_dir, out)
         metrics = _trained(start, source, target, chosen, training, settings, arch, out)

@@ -117,6 +117,10 @@ def command(
                 param_hint="--target, --batch-range, --workspace, --timing-cache, --hardware-compatible, "
                 "--sparse-weights",
             )
+        if chosen == "torch-x86" and (method, percentile, per_tensor) != ("minmax", 99.99, False):
+            raise typer.BadParameter(
+                "torch-x86 calibrates in PyTorch's own way", param_hint="--method, --percentile, --per-tensor"
+            )
         if timing_cache is not None:
             require_output(timing_cache, [source])
         graph = open_graph(source, arch)

@@ -62,7 +62,9 @@ def command(
         from rcompress.cli.session import open_settings
         from rcompress.training.start import from_checkpoint
 
-        target = require_checkpoint_output(output or derived(source, f"k{clusters}", ".pth"), [source])
+        target = require_checkpoint_output(
+            output or derived(source, f"k{clusters}", ".pth"), [source, *(teacher or ())]
+        )
         settings = open_settings(device, threads, precision, seed=seed)
         if finetune_epochs:
             start = from_checkpoint(source, arch, dataset, data_dir, out)

@@ -38,7 +38,7 @@ def command(
         typer.Option(
             "-o",
             "--output",
-            help="A file for all records, or a folder for NAME.eval.result.json of each (the one you are in).",
+            help="A .json file for all records, or a folder for NAME.eval.result.json of each (this one).",
         ),
     ] = None,
     split: Annotated[
@@ -125,9 +125,11 @@ class _Subject:
 
 
 def _targets(sources: Sequence[Path], output: Path | None, kind: str) -> list[Path]:
-    """Where each artifact's record goes."""
-    if output is not None and not output.is_dir():
+    """Where each artifact's record goes: into one file, or a folder, which is made where there is none."""
+    if output is not None and (output.is_file() or output.suffix == ".json"):
         return [output] * len(sources)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
     targets = [(output or Path()) / record_name(source.name, kind) for source in sources]
     for target, source in zip(targets, sources, strict=True):
         if targets.count(target) > 1:

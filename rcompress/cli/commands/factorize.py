@@ -96,7 +96,9 @@ def command(
 
         multiple = round_to or DEFAULT_ROUND_TO
         chosen = FactorizeOptions(scheme, rank, energy, ratio, evbmf, tuple(ignore or ()), multiple)
-        target = require_checkpoint_output(output or derived(source, _tag(chosen), ".pth"), [source])
+        target = require_checkpoint_output(
+            output or derived(source, _tag(chosen), ".pth"), [source, *(teacher or ())]
+        )
         settings = open_settings(device, threads, precision, seed=seed)
         opened = open_source(
             source, arch, dataset, data_dir, out, bool(finetune_epochs), False, bn_reestimation

@@ -141,7 +141,7 @@ def command(
         from rcompress.methods.prune import DEFAULT_ROUND_TO, PruneOptions
 
         tag = asked.tag if asked else "unmasked" if ratio is None else f"pruned{round(100 * ratio)}"
-        target = require_checkpoint_output(output or derived(source, tag, ".pth"), [source])
+        target = require_checkpoint_output(output or derived(source, tag, ".pth"), [source, *(teacher or ())])
         settings = open_settings(device, threads, precision, seed=seed)
         reestimated = bn_reestimation and not from_mask  # whose outputs stay as they are
         scored = importance in NEEDS_IMAGES or aim.needs_data
@@ -164,7 +164,7 @@ def command(
             if planned.steps:
                 start, count = opened.start, planned.steps
                 for number in range(1, count + 1):
-                    require_checkpoint_output(step_path(target, number, count), [source])
+                    require_checkpoint_output(step_path(target, number, count), [source, *(teacher or ())])
                 told = pruned_in_steps(
                     source, start, options_, count, tuning, settings, target, reestimated, arch, out
                 )

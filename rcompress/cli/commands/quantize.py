@@ -125,8 +125,22 @@ def command(
     asked = retraining.Retraining(
         qat, epochs, learning_rate, batch_size, scales, resume, teacher, distill, temperature, alpha
     )
-    if qat and half is not None:
-        raise typer.BadParameter("trains integers", param_hint="--qat")
+    of_integers = (
+        qat
+        or calib
+        or max_drop is not None
+        or skip
+        or adaround
+        or equalize
+        or bias_correction
+        or profile
+        or backend,
+        (weight_bits, activation_bits, method, per_channel) != ("8", "8", "minmax", True),
+    )
+    if half is not None and any(of_integers):
+        raise typer.BadParameter(
+            "writes no integers: leave the options of integers out", param_hint=f"--{half}"
+        )
     with Output(json_, quiet) as out:
         from rcompress.artifacts.device import resolve_device
         from rcompress.artifacts.files import require_file
@@ -140,9 +154,10 @@ def command(
         require_file(source)
         set_threads(threads)
         if half is not None:
-            _write_half(source, output, half, arch, out)
+            _write_half(source, output, half, arch, (means, stds, dataset), out)
             return
-        target = _target(output or derived(source, _tag(weight_bits, activation_bits, qat), ".onnx"), source)
+        default = derived(source, _tag(weight_bits, activation_bits, qat), ".onnx")
+        target = _target(output or default, [source, *(teacher or ())])
         where = str(resolve_device(device))
         bits = LayerBits(4 if weight_bits == "4" else 8, activation_bits == "8", skip=tuple(skip or ()))
         how = QuantizeOptions(wanted, method, percentile, per_channel, where, bits, group_size, equalize)
@@ -187,13 +202,13 @@ def _tag(weight_bits: str, activation_bits: str, trained: bool) -> str:
     return (f"w{weight_bits}" if activation_bits == "none" else integers) + ("-qat" if trained else "")
 
 
-def _target(path: Path, source: Path) -> Path:
+def _target(path: Path, inputs: list[Path]) -> Path:
     from rcompress.artifacts.files import require_output
     from rcompress.errors import RcompressError
 
     if path.suffix != ".onnx" and not path.is_dir():
         raise RcompressError(path, "is no name for a graph", f"call it {path.with_suffix('.onnx').name}")
-    return require_output(path, [source])
+    return require_output(path, inputs)
 
 
 def _spared(
@@ -225,13 +240,23 @@ def _spared(
 
 
 def _write_half(
-    source: Path, output: Path | None, half: Literal["fp16", "bf16"], arch: str | None, out: Output
+    source: Path,
+    output: Path | None,
+    half: Literal["fp16", "bf16"],
+    arch: str | None,
+    images: tuple[tuple[float, ...] | None, tuple[float, ...] | None, str | None],
+    out: Output,
 ) -> None:
     from rcompress.artifacts.files import require_output
-    from rcompress.methods.half_file import write_half
+    from rcompress.methods.half_file import write_half_checkpoint, write_half_graph
+    from rcompress.methods.source_graph import open_graph
 
     target = require_output(output or derived(source, half, ".onnx"), [source])
     if target.suffix not in (".onnx", ".pth") or (target.suffix, source.suffix) == (".pth", ".onnx"):
         raise typer.BadParameter(f"{target.name}: choose .onnx, or .pth from a .pth", param_hint="-o")
-    write_half(source, target, half, arch)
+    if target.suffix == ".pth":
+        write_half_checkpoint(source, target, half, arch)
+    else:
+        graph = open_graph(source, arch)
+        write_half_graph(graph, calibrating.described(graph, *images, needed=False), target, half)
     out.path(target, **calibrating.say_sizes(target, source, out))

@@ -123,7 +123,9 @@ def command(
             tuple(ignore or ()),
             bn_reestimation and schedule == "one-shot",  # while zeros come one by one, BatchNorm follows
         )
-        target = require_checkpoint_output(output or derived(source, _tag(request), ".pth"), [source])
+        target = require_checkpoint_output(
+            output or derived(source, _tag(request), ".pth"), [source, *(teacher or ())]
+        )
         settings = open_settings(device, threads, precision, seed=seed)
         opened = open_source(
             source, arch, dataset, data_dir, out, bool(finetune_epochs), False, request.bn_reestimation
@@ -140,7 +142,7 @@ def command(
         details = {**request.options(), **tuning.details(settings, loss)}
         metrics = _written(opened, target, details, made)
         _say(out, source, target, made)
-        timed = _timed(source, opened.spec, made.module, device, threads, arch, out) if bench else None
+        timed = _timed(source, opened.spec, made.module, threads, arch, out) if bench else None
         if timed is None:
             out.note("Not timed: most engines multiply zeros like other numbers (--bench measures it).")
         out.path(
@@ -238,7 +240,6 @@ def _timed(
     source: Path,
     spec: ModelSpec,
     sparse: nn.Module,
-    device: str,
     threads: int,
     arch: str | None,
     out: Output,
@@ -248,7 +249,7 @@ def _timed(
     from rcompress.models import load_model
 
     dense = load_model(source, arch).module
-    speeds = sparse_speed(dense, sparse, spec, RunOptions(device, threads), out)
+    speeds = sparse_speed(dense, sparse, spec, RunOptions("auto", threads), out)
     for speed in speeds:
         out.note(str(speed))
     return [asdict(speed) for speed in speeds]

@@ -125,7 +125,7 @@ def command(
                 chosen,
                 settings,
                 target,
-                start.parent,
+                {**start.parent, **({"init": init} if init == TORCHVISION else {})},
                 resume,
                 tensorboard,
                 out,

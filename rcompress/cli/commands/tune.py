@@ -78,6 +78,8 @@ def command(
     """
     if init in (None, "torchvision") and (arch is None or dataset is None):
         raise typer.BadParameter("name an architecture and a dataset", param_hint="--arch, --dataset")
+    if init not in (None, "torchvision") and (shortcut or stem or image_size or (arch and ":" not in arch)):
+        raise typer.BadParameter("the checkpoint has its own architecture and size", param_hint="--init")
     builder = {name: str(value) for name, value in (("shortcut", shortcut), ("stem", stem)) if value}
     with Output(json_, quiet) as out:
         from rcompress.artifacts.files import require_output, write_atomic
