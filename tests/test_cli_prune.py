@@ -184,14 +184,16 @@ def test_a_student_does_not_replace_its_teacher(folder, rcompress):
 
 @pytest.mark.parametrize("command", ["prune", "sensitivity"])
 def test_an_importance_that_tells_nothing_is_said(folder, rcompress, command):
-    (folder / "mine.py").write_text(
+    (folder / "without_norm.py").write_text(
         "import torch\n"
         "def net(num_classes):\n"
         "    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3),\n"
         "        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, num_classes))\n"
     )
-    made = rcompress("train", "--arch", "mine:net", "--dataset", "digits", "--epochs", 0, "-o", "m.pth")
+    made = rcompress(
+        "train", "--arch", "without_norm:net", "--dataset", "digits", "--epochs", 0, "-o", "m.pth"
+    )
     assert made.code == 0, made.err
     words = ("--ratio", 0.5, "--scope", "global") if command == "prune" else ()
-    run = rcompress(command, "m.pth", "--arch", "mine:net", "--importance", "bn-scale", *words)
+    run = rcompress(command, "m.pth", "--arch", "without_norm:net", "--importance", "bn-scale", *words)
     assert run.code == 1 and "finds nothing to score in this network" in run.err

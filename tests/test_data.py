@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+import subprocess
+import sys
 
 import numpy as np
 import polars as pl
@@ -159,9 +161,17 @@ def test_a_damaged_image_met_by_a_worker_process_is_named_too(tmp_path):
     for part in ("train", "test"):
         write_images(tmp_path / part, ["a", "b"], count=4)
     (tmp_path / "train" / "b" / "2.png").write_bytes(b"no image")
-    train = open_dataset(f"imagefolder:{tmp_path}", image_size=8).train_source()
-    with pytest.raises(RcompressError, match=r"2\.png: is not an image"):
-        list(train.batches(torch.arange(8), batch_size=2))
+    code = (
+        "import sys, torch\n"
+        "from rcompress.data import open_dataset\n"
+        "train = open_dataset(sys.argv[1], image_size=8).train_source()\n"
+        "list(train.batches(torch.arange(8), batch_size=2))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"imagefolder:{tmp_path}"], capture_output=True, text=True, check=False
+    )  # workers are forked: from a process that has run nothing else
+    assert "RcompressError" in done.stderr.splitlines()[-1]
+    assert "2.png: is not an image that can be decoded" in done.stderr.splitlines()[-1]
 
 
 def test_a_worker_of_a_search_decodes_by_itself(tmp_path, monkeypatch):

@@ -76,21 +76,23 @@ def test_shapes_and_dtypes_come_from_the_file(tmp_path):
 
 def test_several_filters_for_each_input_come_back(tmp_path, monkeypatch):
     """A depthwise convolution with a multiplier, whole and with inputs removed."""
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "multiplied.py").write_text(
         "import torch\n"
         "def net(num_classes):\n"
         "    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), torch.nn.Conv2d(8, 16, 3, groups=8),\n"
         "        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(16, num_classes))\n"
     )
     monkeypatch.chdir(tmp_path)
-    whole = build_model("mine:net", 10)
+    whole = build_model("multiplied:net", 10)
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(
-        load_model(save(tmp_path / "m.pth", whole, "mine:net"), "mine:net").module(images), whole(images)
+        load_model(save(tmp_path / "m.pth", whole, "multiplied:net"), "multiplied:net").module(images),
+        whole(images),
     )
     cut = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Conv2d(5, 10, 3, groups=5), *whole[2:4], nn.Linear(10, 10))
     assert torch.equal(
-        load_model(save(tmp_path / "c.pth", cut, "mine:net"), "mine:net").module(images), cut(images)
+        load_model(save(tmp_path / "c.pth", cut, "multiplied:net"), "multiplied:net").module(images),
+        cut(images),
     )
 
 

@@ -178,10 +178,13 @@ def test_a_recipes_normalisation_must_fit_the_images(small, std):
 
 @pytest.mark.parametrize(
     ("arch", "said"),
-    [("torchvision:alexnet", "does not take images of 3 x 32 x 32"), ("mine:other", r"makes \(1, 3\)")],
+    [
+        ("torchvision:alexnet", "does not take images of 3 x 32 x 32"),
+        ("three_outputs:other", r"makes \(1, 3\)"),
+    ],
 )
 def test_networks_that_do_not_fit_the_images_are_refused(small, tmp_path, monkeypatch, arch, said):
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "three_outputs.py").write_text(
         "import torch\n"
         "def other(num_classes):\n"
         "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 3))\n"
