@@ -10,7 +10,7 @@ import altair as alt
 
 from rcompress.report.points import Measure
 
-LOG_FROM = 20
+LOG_FROM = 10
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Axis:
 
 
 def axis_for(measure: Measure, values: Sequence[float]) -> Axis:
-    """A close view for percentages; other figures start at 0, or are logarithmic from 1:20 on."""
+    """A close view for percentages; other figures start at 0, or are logarithmic from 1:10 on."""
     low, high = min(values), max(values)
     if measure.key.endswith("_percent"):
         margin = max((high - low) * 0.12, 0.25)
