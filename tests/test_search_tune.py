@@ -82,7 +82,7 @@ def opened():
     with ExitStack() as stack:
 
         def enter(tuning, start, storage, name="s"):
-            identity = identity_of(tuning, start, None, CPU)
+            identity = identity_of(tuning, start, CPU)
             return stack.enter_context(
                 open_study(StudyPlace(str(storage), name), tuning.pruner, tuning.epochs, identity)
             )
@@ -305,13 +305,13 @@ def test_two_workers_share_a_postgresql_server(folder, postgres, rcompress):
 
 def test_what_decides_a_trial_is_the_studys_identity(tuning):
     start = fresh("resnet20", {}, open_dataset("digits"), 0)
-    known = identity_of(tuning, start, None, CPU)
+    known = identity_of(tuning, start, CPU)
     other = replace(start.spec, preprocessing=replace(start.spec.preprocessing, mean=(0.1,) * 3))
     others = (
-        identity_of(tuning, start, "torchvision", CPU),
-        identity_of(tuning, replace(start, spec=other), None, CPU),
-        identity_of(tuning, start, None, replace(CPU, seed=1)),
-        identity_of(tuning, start, None, replace(CPU, precision="bf16")),
+        identity_of(tuning, replace(start, pretrained=True), CPU),
+        identity_of(tuning, replace(start, spec=other), CPU),
+        identity_of(tuning, start, replace(CPU, seed=1)),
+        identity_of(tuning, start, replace(CPU, precision="bf16")),
     )
     assert all(one != known for one in others)
 

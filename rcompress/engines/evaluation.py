@@ -97,13 +97,12 @@ def evaluation_record(
     scores: Scores,
     dataset: str,
     split: str,
-    threads: int,
+    run: RunOptions,
     batch_size: int,
-    arch: str | None = None,
 ) -> Record:
     """The record of an evaluation: accuracy with its interval, confusion matrix, the file's sizes and layers."""
     info = engine.info
-    layers = layer_figures(info.path, arch)
+    layers = layer_figures(info.path, run.arch)
     notes = []
     if info.spec is None or info.spec.imported:
         notes.append("imported weights: what they were trained on is not known here")
@@ -116,7 +115,7 @@ def evaluation_record(
         kind="eval",
         artifact=info.path.name,
         sha256=info.sha256,
-        metrics={**scores.metrics(), **file_metrics(info.path, info.spec, arch)},
+        metrics={**scores.metrics(), **file_metrics(info.path, info.spec, run.arch)},
         context={
             "dataset": dataset,
             "split": split,
@@ -125,7 +124,7 @@ def evaluation_record(
             "device": info.device,
             "precision": main_precision(info.executed),
             "executed_layers": info.executed,
-            "threads": RunOptions(threads=threads).cpu_threads,
+            "threads": run.cpu_threads,
             "batch_size": info.nearest_batch(batch_size),
             "per_class_percent": list(scores.per_class_percent),
             "confusion": scores.confusion.tolist(),

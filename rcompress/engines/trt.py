@@ -148,9 +148,8 @@ def _require_builder(path: Path, backend: PlanBackend, options: BuildOptions) ->
 def _config(trt: Any, builder: Any, options: BuildOptions, path: Path) -> Any:
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    config.clear_flag(
-        trt.BuilderFlag.TF32
-    )  # set by default: FP32 layers would multiply with 10 bits of the mantissa
+    # Set by default: FP32 layers would multiply with 10 bits of the mantissa.
+    config.clear_flag(trt.BuilderFlag.TF32)
     if options.target is not None:
         config.num_compute_capabilities = 1
         config.set_compute_capability(_compute_capability(trt, options.target, path), 0)

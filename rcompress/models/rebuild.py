@@ -167,9 +167,8 @@ def _reshape(layer: nn.Module, name: str, saved: Tensor) -> None:
 def _set_attributes(layer: nn.Module, weight: Tensor) -> None:
     """Set what a layer derives from its weight: (out, in / groups, kh, kw) for convolutions."""
     if isinstance(layer, nn.Conv2d):
-        if (
-            layer.groups > 1 and layer.groups == layer.in_channels
-        ):  # depthwise: each input has its own filters
+        # Depthwise: each input has its own filters.
+        if layer.groups > 1 and layer.groups == layer.in_channels:
             layer.groups = weight.shape[0] // (layer.out_channels // layer.in_channels)
         layer.out_channels = weight.shape[0]
         layer.in_channels = weight.shape[1] * layer.groups

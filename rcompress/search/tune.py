@@ -50,7 +50,7 @@ class Tuning:
         return int(max(found.choices)) if found.choices else int(found.high)
 
 
-def identity_of(tuning: Tuning, start: Start, init: str | None, settings: Settings) -> dict[str, Any]:
+def identity_of(tuning: Tuning, start: Start, settings: Settings) -> dict[str, Any]:
     """What must agree for another worker, or a later run, to add trials to the same study."""
     spec = start.spec
     return {
@@ -58,7 +58,7 @@ def identity_of(tuning: Tuning, start: Start, init: str | None, settings: Settin
         "options": spec.options,
         "preprocessing": asdict(spec.preprocessing),
         "dataset": start.dataset.name,
-        "parent": dict(start.parent) or init,
+        "parent": start.identity,
         "precision": settings.precision,
         "seed": settings.seed,
         "recipe": {name: value for name, value in asdict(tuning.base).items() if name not in tuning.ranges},

@@ -43,7 +43,7 @@ class Plan:
         Raises:
             RcompressError: see `open_study`.
         """
-        identity = identity_of(self.tuning, start, self.origin.init, self.settings)
+        identity = identity_of(self.tuning, start, self.settings)
         return open_study(self.place, self.tuning.pruner, self.tuning.epochs, identity)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,12 +21,23 @@ TORCHVISION = "torchvision"
 
 @dataclass(frozen=True)
 class Start:
-    """A network, its description, the data it is to learn, and the parent fields of the step to come."""
+    """A network, its description, the data it is to learn, and where its weights are from.
+
+    Attributes:
+        parent: the parent fields of the step to come.
+        pretrained: the weights are torchvision's.
+    """
 
     module: nn.Module
     spec: ModelSpec
     dataset: Dataset
     parent: ParentFields = field(default_factory=ParentFields)
+    pretrained: bool = False
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells its weights from another start's, for runs that go on."""
+        return {**self.parent, **({"init": TORCHVISION} if self.pretrained else {})}
 
 
 @dataclass(frozen=True)
@@ -145,7 +157,7 @@ def from_torchvision(
     start.module.load_state_dict(taken, strict=False)
     if left := sorted(own.keys() - taken.keys()):
         progress.note(f"fresh weights for {', '.join(left)}: torchvision's have another shape")
-    return start
+    return replace(start, pretrained=True)
 
 
 def from_checkpoint(

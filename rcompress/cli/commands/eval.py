@@ -94,9 +94,7 @@ def command(
             judged = judge_engine(engine, data.split(chosen), subject.preprocessing, batch_size, out)
             subject.require_classes(len(judged.scores.confusion))  # a foreign graph tells now
             answers.append(judged)
-            records.append(
-                evaluation_record(engine, judged.scores, data.name, chosen, threads, batch_size, arch)
-            )
+            records.append(evaluation_record(engine, judged.scores, data.name, chosen, run, batch_size))
             written[target].append(records[-1])
             write_records(target, written[target])
         if confusion is not None:

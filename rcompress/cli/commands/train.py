@@ -13,8 +13,7 @@ from rcompress.cli.naming import derived, file_stem
 from rcompress.cli.output import Output
 from rcompress.cli.penalizing import Penalty, PenaltyRatio, PenaltyStrength, penalties, require_consistent
 from rcompress.cli.recipes import changed_recipe
-
-TORCHVISION = "torchvision"
+from rcompress.cli.starting import origin_of
 
 
 def command(
@@ -73,12 +72,6 @@ def command(
 
     Example: rcompress train --arch resnet20 --dataset digits --epochs 8 -o r20.pth
     """
-    if arch is None and init in (None, TORCHVISION):
-        raise typer.BadParameter("name an architecture", param_hint="--arch")
-    if dataset is None and init in (None, TORCHVISION):
-        raise typer.BadParameter("name a dataset", param_hint="--dataset")
-    if init not in (None, TORCHVISION) and (shortcut or stem or image_size or (arch and ":" not in arch)):
-        raise typer.BadParameter("the checkpoint has its own architecture and size", param_hint="--init")
     require_consistent(sparsity_penalty, penalty_strength, penalty_ratio)
     changes: dict[str, Any] = {
         "epochs": epochs,
@@ -92,8 +85,6 @@ def command(
         "cutout": cutout,
         "ema": ema,
     }
-    builder = {k: str(v) for k, v in (("shortcut", shortcut), ("stem", stem)) if v is not None}
-
     with Output(json_, quiet) as out:
         from dataclasses import asdict
 
@@ -102,9 +93,8 @@ def command(
         from rcompress.training import run_training
         from rcompress.training.guidance import Guidance
         from rcompress.training.run import write_trained
-        from rcompress.training.start import Origin
 
-        origin = Origin(init, arch, builder, dataset, data_dir, image_size)
+        origin = origin_of(init, arch, shortcut, stem, dataset, data_dir, image_size)
         source = origin.source
         default = derived(source, "tuned", ".pth") if source else Path(f"{file_stem(arch or 'model')}.pth")
         target = require_checkpoint_output(
@@ -125,7 +115,7 @@ def command(
                 chosen,
                 settings,
                 target,
-                {**start.parent, **({"init": init} if init == TORCHVISION else {})},
+                start.identity,
                 resume,
                 tensorboard,
                 out,
