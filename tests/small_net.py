@@ -30,3 +30,17 @@ def small(num_classes: int) -> Small:
 def wide(num_classes: int) -> Small:
     """For ``--arch small_net:wide``: wide enough that widths can be rounded to 16."""
     return Small(num_classes, 32)
+
+
+def unscored(num_classes: int) -> nn.Sequential:
+    """For ``--arch small_net:unscored``: its hidden linear layer has no BatchNorm."""
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, stride=4, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 64),
+        nn.ReLU(),
+        nn.Linear(64, num_classes),
+    )

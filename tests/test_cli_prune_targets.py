@@ -98,6 +98,20 @@ def test_absolute_amounts(rcompress, source, option, value, limit):
     assert 0.8 * limit < reached <= limit
 
 
+def test_a_packed_file_says_nothing_of_the_size_that_is_written(rcompress, source):
+    packed = source.with_name("k.pth")
+    assert rcompress("cluster", source, "--clusters", 16, "-o", packed).code == 0
+    limit = 500_000
+    assert packed.stat().st_size < limit < source.stat().st_size
+    words = ("--target-size", "0.5x", "--round-to", 4)
+    run = rcompress("prune", packed, *words, "--json")
+    assert run.code == 0, run.err
+    written = source.with_name("k-size50.pth").stat().st_size
+    target = json.loads(run.out)["metrics"]["target"]
+    assert target["limit"] == packed.stat().st_size / 2
+    assert target["reached"] - 4096 <= written <= target["reached"] <= target["limit"]
+
+
 def test_max_drop_holds_on_the_data_for_choices(rcompress, source):
     run = rcompress("prune", source, "--max-drop", 3, "--round-to", 4)
     assert run.code == 0, run.err
@@ -149,6 +163,7 @@ def test_a_latency_is_measured_on_the_engine_named(rcompress, source):
         ("--target-macs", "0.5x", "--steps", "3", "--finetune-epochs", "1"),
         ("--target-latency", "0.5x", "--finetune-epochs", "1", "--resume"),
         ("--from-mask", "--target-macs", "0.5x"),
+        ("--max-drop", "2", "--no-bn-reestimation"),
     ],
     ids=lambda words: " ".join(words) or "nothing",
 )

@@ -94,6 +94,17 @@ def test_a_cache_replaces_images_but_not_for_what_needs_them(rcompress, source: 
     assert "needs images, not ranges" in rcompress(*words, "--max-drop", "1").err
 
 
+def test_thresholds_for_another_profile_are_told(rcompress, source: Path, tmp_path: Path) -> None:
+    first = rcompress(
+        "quantize", source, "--method", "mse", "--calib-images", 32, "-o", tmp_path / "cpu.onnx"
+    )
+    assert first.code == 0, first.err
+    words = ("--profile", "tensorrt", "--method", "mse", "--calib", tmp_path / "cpu.calib.json")
+    again = rcompress("quantize", source, *words, "-o", tmp_path / "trt.onnx")
+    assert again.code == 0, again.err
+    assert "thresholds are for the profile cpu: they stay" in again.err
+
+
 def test_max_drop_says_which_layers_it_kept_and_on_what(rcompress, source: Path) -> None:
     run = rcompress("quantize", source, "--max-drop", "50", "--calib-images", "64", "--json")
     assert run.code == 0, run.err
@@ -121,13 +132,18 @@ def test_weights_alone_need_no_images(rcompress, tmp_path: Path) -> None:
         (("--skip", "layer9"), 1, "has no layer 'layer9'; name one as in"),
         (("--group-size", "16"), 2, "add --activation-bits none"),
         (("--profile", "cpu", "--backend", "tensorrt-rtx"), 2, "takes the profile tensorrt"),
+        (("--adaround-iterations", 5), 2, "goes with --adaround"),
+        (("--percentile", "99"), 2, "goes with --method percentile"),
+        (("--no-distill",), 2, "goes with --qat"),
+        (("--precision", "fp32"), 2, "goes with --qat"),
+        (("--fp16", "--calib-images", 8), 2, "--calib-images: --fp16 writes no integers"),
         (("-o", "a.xml"), 1, "call it a.onnx"),
         (("--calib", "digits:0"), 1, "asks for no images"),
         (("--mean", "0,0,0", "--std", "1,1,1"), 1, "already says how its images are normalised"),
     ],
 )
 def test_wrong_wishes_are_one_line_and_write_nothing(
-    rcompress, source: Path, tmp_path: Path, monkeypatch, words: tuple[str, ...], code: int, said: str
+    rcompress, source: Path, tmp_path: Path, monkeypatch, words: tuple[str | int, ...], code: int, said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run = rcompress("quantize", source, *words)

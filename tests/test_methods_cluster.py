@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from rcompress.artifacts.checkpoint import write_checkpoint
 from rcompress.errors import RcompressError
 from rcompress.methods.cluster import CentroidTuning, cluster, kmeans, nearest
 from rcompress.methods.layer_weights import plain
@@ -178,6 +179,18 @@ def test_command_finetunes_within_the_clusters(rcompress, trained, tmp_path):
     step = loaded.spec.lineage[-1]
     assert step.metrics["top1_percent"] == json.loads(done.out)["metrics"]["top1_percent"] > 80
     assert step.chosen_on == "validation"
+
+
+def test_layers_of_few_values_keep_them_while_others_are_tuned(rcompress, trained, tmp_path):
+    loaded = load_model(trained)
+    with torch.no_grad():
+        signs = loaded.module.layer1[0].conv1.weight
+        signs.copy_(0.05 * signs.sign())
+    source = write_checkpoint(tmp_path / "signs.pth", loaded.spec, loaded.module.state_dict())
+    words = ("--clusters", 4, "--finetune-epochs", 1, "--precision", "fp32")
+    done = rcompress("cluster", source, *words, "-o", tmp_path / "k.pth")
+    assert done.code == 0, done.err
+    assert distinct(load_model(tmp_path / "k.pth").module.layer1[0].conv1.weight) == 2
 
 
 def test_command_refuses_wrong_use(rcompress, trained, tmp_path):

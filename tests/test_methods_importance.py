@@ -192,3 +192,18 @@ def test_ratios_of_single_groups_and_a_threshold(net):
     assert widths_by_ratio(groups, {"0": 0.5}, 1) == {"0": 3, "3": 4}
     scores = {"0": torch.tensor([0.1, 0.5, 0.2, 0.9, 0.3, 0.4]), "3": torch.tensor([0.05, 0.06, 0.07, 0.08])}
     assert widths_above(groups, scores, 0.3, 1) == {"0": 3, "3": 1}
+
+
+def test_one_slope_for_all_channels_has_no_say():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 6, 3), nn.PReLU(), nn.Conv2d(6, 4, 3), nn.Flatten(), nn.Linear(64, 5))
+    scores = score_channels(find_groups(module.eval(), SIZE), "l2")["0"]
+    squares = [layer.weight.detach().pow(2) for layer in (module[0], module[2])]
+    torch.testing.assert_close(scores, squares[0].sum((1, 2, 3)) + squares[1].sum((0, 2, 3)))
+
+
+@pytest.mark.parametrize("importance", ["l2", "bn-scale", "activation"])
+def test_a_network_that_can_lose_nothing_is_refused(importance):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(192, 5)).eval()
+    with pytest.raises(RcompressError, match="no layer can lose channels"):
+        score_channels(find_groups(module, SIZE), importance)

@@ -28,6 +28,7 @@ from rcompress.training.start import fresh, from_checkpoint
 CPU = Settings(torch.device("cpu"))
 SHORT = Recipe(epochs=1, batch_size=128, learning_rate=0.02, ema=0)
 STEPS = 3
+UNSCORED = "small_net:unscored"
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,25 @@ def test_rounding_does_not_add_up_over_the_steps(source, tmp_path):
     prune_iteratively(from_checkpoint(source, ARCH), plan, CPU, tmp_path / "out.pth", own_arch=ARCH)
     assert widths(tmp_path / "out-step01.pth") == (8, 8)  # 11.3 is nearer to 8 than to 16
     assert widths(tmp_path / "out.pth") == (8, 8)
+
+
+def test_channels_without_scores_are_no_share_of_what_is_to_go(tmp_path):
+    """bn-scale knows nothing of a linear layer's outputs: half of the convolution's channels go, not nearly all."""
+    start = fresh(UNSCORED, {}, open_dataset("digits"), 0)
+    torch.nn.init.uniform_(start.module[1].weight, 0.5, 1.5)
+    options = PruneOptions(0.5, "bn-scale", round_to=1, scope="global")
+    plan = IterativePlan(options, 2, SHORT)
+    output = tmp_path / "out.pth"
+    prune_iteratively(start, plan, CPU, output, own_arch=UNSCORED)
+    first, last = (read_checkpoint(step_path(output, n, 2)).state_dict["0.weight"] for n in (1, 2))
+    assert (len(first), len(last)) == (12, 8)
+
+
+def test_steps_that_would_remove_nothing_are_refused_before_training(source, tmp_path):
+    plan = IterativePlan(PruneOptions(0.1, round_to=16), 3, SHORT)
+    with pytest.raises(RcompressError, match="no layer loses a channel"):
+        prune_iteratively(from_checkpoint(source, ARCH), plan, CPU, tmp_path / "out.pth", own_arch=ARCH)
+    assert not list(tmp_path.iterdir())
 
 
 def test_done_steps_are_not_done_again(source, tmp_path):

@@ -150,6 +150,7 @@ def test_scores_agree_with_an_independent_computation():
         (512, 0.6, 8, 208),
         (10, 0.9, 1, 1),
         (4, 0.9, 8, 4),
+        (20, 0.0, 16, 20),
     ],
 )
 def test_kept_widths(width, ratio, round_to, kept):

@@ -33,6 +33,7 @@ from rcompress.methods.quantize import (
     plan_quantization,
     quantize_onnx,
     quantize_planned,
+    rebatched,
 )
 from rcompress.methods.weight_grid import WeightGrid
 from tests.graphs import SPEC, images, model, residual, resnet, tensors
@@ -235,6 +236,14 @@ def test_a_batch_that_is_built_in_stays_and_calibrates() -> None:
     assert result.report.fixed_batch == 2 and result.report.matrices == 2
 
 
+def test_a_batch_built_in_takes_images_of_several_batches() -> None:
+    given = torch.arange(10.0).view(10, 1).split(4)  # 4, 4, 2
+    assert [part.flatten().tolist() for part in rebatched(given, 3)] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    assert [len(part) for part in rebatched(given, 8)] == [8]
+    assert [len(part) for part in rebatched(given, 2)] == [2] * 5
+    assert list(rebatched(given, 11)) == []
+
+
 def test_batchnorm_is_folded() -> None:
     made = residual()
     made.graph.node[1].input[0] = "n"
@@ -258,6 +267,8 @@ def test_what_cannot_be_quantized_is_refused() -> None:
         quantized(model([helper.make_node("Relu", ["x"], ["y"])], [], output=("batch", 3, 8, 8)))
     with pytest.raises(RcompressError, match="saw no images"):
         quantize_onnx(residual(), [], 0)
+    with pytest.raises(RcompressError, match="no pair of layers to equalize"):
+        plan_quantization(residual(), QuantizeOptions(equalize=True))
     with pytest.raises(RcompressError, match="is not finite"):
         quantize_onnx(residual(), [torch.full((1, 3, 8, 8), float("nan"))], 1)
 

@@ -104,6 +104,11 @@ def test_linear_outputs_and_the_head_go_by_option_alone():
     assert masked[True, True] == {"0.weight", "2.weight", "4.weight"}
 
 
+def test_a_convolution_that_makes_the_classes_is_the_head():
+    layers = [nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    assert set(choose_masks(nn.Sequential(*layers), Filters(0.3))[0]) == {"0.weight"}
+
+
 def test_ignored_parts_stay_dense_and_are_named(module):
     _, dense = sparsify(module, Unstructured(0.9, "layer"), ["conv1", "layer3.1"])
     rows = {row.name: row for row in sparsity_table(module, dense)}

@@ -68,6 +68,15 @@ def test_constants_are_merged_into_one_channel_whatever_the_padding(second):
     assert module[0].out_channels == 6
 
 
+def test_channels_that_rounding_keeps_are_not_counted_twice():
+    module = plain(nn.Conv2d(8, 6, 3, padding=1), shift=1.0)
+    found, moved = pruned(module, round_to=7)
+    assert found.removable == {"0": [0]}  # 3 stays, with its own weights
+    assert found.merged == 1
+    assert moved < 1e-5
+    assert module[0].out_channels == 7
+
+
 def test_constants_of_convolution_groups_are_merged_within_each():
     module = plain(nn.Conv2d(8, 6, 3, padding=1, groups=2), shift=1.0)
     with torch.no_grad():
@@ -183,4 +192,10 @@ def test_what_depends_on_the_image_is_no_constant():
     with torch.no_grad():
         module.features.weight[2] = 0
     with pytest.raises(RcompressError, match="coupled layers are not zero"):
+        pruned(module)
+
+
+def test_the_zeros_of_a_padding_shortcut_are_none_of_the_networks():
+    module = untrained("resnet20", shortcut="pad")
+    with pytest.raises(RcompressError, match="no filter of this network is zero"):
         pruned(module)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from small_net import ARCH, small
 
 from rcompress.artifacts.spec import ModelSpec, Preprocessing
+from rcompress.data import open_dataset
 from rcompress.errors import RcompressError
 from rcompress.measure.complexity import module_complexity
 from rcompress.methods.group_tracing import find_groups
 from rcompress.methods.importance import comparable, score_channels
 from rcompress.models import build_model
+from rcompress.search.adaptation import measured_adaptation
 from rcompress.search.families import Adaptive, Global, Local, crossing
 from rcompress.search.material import Material
+from rcompress.training import Settings
 
 SIZE = (3, 32, 32)
 ROUND_TO = 4
@@ -119,3 +124,15 @@ def test_a_crossing_is_found_from_below_and_asks_once_for_equal_members():
     assert asked[:3] == pytest.approx([0.15, 0.3, 0.45])
     assert len({int(100 * share) for share in asked}) == len(asked)
     assert crossing(lambda share: False, lambda share: {"a": int(100 * share)}, 0.01, 0.3) == (1.0, None)
+
+
+def test_a_group_that_can_lose_no_more_stays_as_narrow_as_it_is():
+    graph = find_groups(small(10).eval(), SIZE)
+    digits = open_dataset("digits")
+    spec = ModelSpec(10, digits.preprocessing(), ARCH)
+    material = Material(graph, spec, score_channels(graph, "l2"), 10_000)
+    adapted = measured_adaptation(material, digits, Settings(torch.device("cpu")), 1)
+    assert adapted.measure is not None
+    harms = adapted.measure({"conv1": 1, "conv2": 16})
+    assert harms["conv1"] == {1: 0.0}
+    assert sorted(harms["conv2"]) == list(range(2, 17))

@@ -104,7 +104,7 @@ def test_what_is_written_is_read_again(material, tmp_path):
     found = record(material)
     path = write_sensitivity(tmp_path / "r20.sensitivity.json", found)
     assert read_sensitivity(path) == found
-    adapted = read_adaptation(path, found.sha256, material.groups, 8)
+    adapted = read_adaptation(path, found.sha256, material.groups, 8, "l2")
     assert adapted.measure is None
     assert adapted.harms["conv1"] == {8: 0.5, 16: 0.0}
 
@@ -112,7 +112,13 @@ def test_what_is_written_is_read_again(material, tmp_path):
 def test_curves_of_another_network_are_refused(material, tmp_path):
     path = write_sensitivity(tmp_path / "r20.sensitivity.json", record(material))
     with pytest.raises(RcompressError, match="is of another network"):
-        read_adaptation(path, "1" * 64, material.groups, 8)
+        read_adaptation(path, "1" * 64, material.groups, 8, "l2")
+
+
+def test_curves_of_another_importance_are_refused(material, tmp_path):
+    path = write_sensitivity(tmp_path / "r20.sensitivity.json", record(material))
+    with pytest.raises(RcompressError, match="removed channels by l2, not taylor"):
+        read_adaptation(path, "0" * 64, material.groups, 8, "taylor")
 
 
 @pytest.mark.parametrize(

@@ -155,3 +155,8 @@ def test_a_growing_penalty_empties_the_filters_that_go_and_no_others(material):
     assert torch.all(after[doomed] < 0.1 * before[doomed])
     assert torch.all(after[~doomed] > 0.5 * before[~doomed])
     assert trainer.best.epoch == 6
+
+
+def test_group_lasso_needs_convolutions():
+    with pytest.raises(RcompressError, match="no convolution"):
+        GroupLasso(0.1).attach(torch.nn.Linear(4, 2))

@@ -68,7 +68,12 @@ class Checkpoint:
 def write_checkpoint(
     path: Path, spec: ModelSpec, state_dict: Mapping[str, Tensor], packed: bool = False
 ) -> Path:
-    """Write atomically; every tensor is cloned to the CPU first, because a view would save its whole storage.
+    """Write `checkpoint_bytes` atomically."""
+    return write_atomic(path, checkpoint_bytes(spec, state_dict, packed))
+
+
+def checkpoint_bytes(spec: ModelSpec, state_dict: Mapping[str, Tensor], packed: bool = False) -> bytes:
+    """A checkpoint; every tensor is cloned to the CPU first, because a view would save its whole storage.
 
     Args:
         packed: store each tensor in its smallest lossless coding: for weights of few distinct values.
@@ -80,7 +85,7 @@ def write_checkpoint(
         weights = {"state_dict": tensors}
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "model": spec.to_dict(), **weights}, buffer)
-    return write_atomic(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

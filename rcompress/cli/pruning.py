@@ -58,6 +58,7 @@ def multiple_of(
 
     if text != "auto":
         return int(text or default)
+    graph.require_prunable()
     widths = [group.width for group in graph.prunable]
     measured = fastest_multiple(widths, backend, threads, progress=out)
     out.note(str(measured))

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperOption
 
 from rcompress.artifacts.invocation import INVOCATION
+from rcompress.cli.given import is_given
 
 NO_MATTER = frozenset({"data_dir", "device", "json_", "quiet", "resume", "tensorboard", "threads"})
 """What changes where the work is done, or what is said of it, and nothing in the file that is written."""
@@ -30,8 +31,7 @@ def words(ctx: typer.Context) -> Iterator[str]:
     """Arguments and options as given, in the order of the help, options by their long names, files by theirs."""
     for parameter in ctx.command.params:
         name = parameter.name or ""
-        source = ctx.get_parameter_source(name)
-        if source is None or source.name != "COMMANDLINE" or name in NO_MATTER:
+        if not is_given(ctx, name) or name in NO_MATTER:
             continue
         value = ctx.params[name]
         for each in value if isinstance(value, list | tuple) else (value,):

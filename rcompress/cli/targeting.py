@@ -232,7 +232,7 @@ def fitted(
     adapted = None
     if sensitivity is not None:
         sha256 = opened.parent["parent_sha256"]
-        adapted = read_adaptation(sensitivity, sha256, material.groups, request.round_to)
+        adapted = read_adaptation(sensitivity, sha256, material.groups, request.round_to, request.importance)
     elif request.scope == "adaptive":
         adapted = measured_adaptation(material, opened.start.dataset, settings, request.round_to, out)
     fit = find_widths(material, request, settings, opened.dataset, adapted, out)

@@ -9,6 +9,7 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
+from rcompress.errors import RcompressError
 from rcompress.methods.channel_members import BatchNorm, Member
 
 Removal = Mapping[str, Sequence[int]]
@@ -98,6 +99,19 @@ class ChannelGraph:
     def prunable(self) -> tuple[ChannelGroup, ...]:
         """The groups that can lose channels."""
         return tuple(group for group in self.groups if group.reason is None)
+
+    def require_prunable(self) -> None:
+        """Refuse a network in which no group can lose channels.
+
+        Raises:
+            RcompressError: there is none.
+        """
+        if not self.prunable:
+            why = next(iter(self.kept.items()), None)
+            reason = f" ({why[0]}: {why[1]})" if why else ""
+            raise RcompressError(
+                "prune", f"no layer can lose channels{reason}", "keep fewer layers as they are"
+            )
 
     @property
     def kept(self) -> dict[str, str]:

@@ -64,8 +64,10 @@ def kept_width(width: int, ratio: float, round_to: int, blocks: int = 1) -> int:
     """Channels that stay: ``floor(width * (1 - ratio))`` at the nearest multiple of ``round_to``, at least one.
 
     Channels that grouped convolutions divide into ``blocks`` stay at a multiple of ``blocks`` instead: the number
-    of convolution groups stays, whatever multiples engines run fast.
+    of convolution groups stays, whatever multiples engines run fast. Where nothing is to go, the width stays.
     """
+    if ratio <= 0:
+        return width
     multiple = round_to if blocks == 1 else blocks
     exact = max(1, math.floor(width * (1.0 - ratio) + 1e-9))
     rounded = max(1, math.floor(exact / multiple + 0.5)) * multiple

@@ -46,12 +46,14 @@ def score_channels(
         float32 (units,) by group; a unit of several channels has their mean.
 
     Raises:
-        RcompressError: the importance needs images and there are none, or it can tell nothing of this network.
+        RcompressError: nothing can be pruned, or the importance needs images and there are none, or it can tell
+            nothing of this network.
     """
+    graph.require_prunable()
     units = {}
     for name, scores in _channel_scores(graph, importance, batches, seed).items():
         units[name] = scores.view(graph[name].blocks, -1).mean(0)
-    if graph.prunable and not units:
+    if not units:
         raise RcompressError(
             f"--importance {importance}", "finds nothing to score in this network", "choose another one"
         )
@@ -136,10 +138,11 @@ def _lamp(magnitudes: Tensor) -> Tensor:
 
 
 def _learned(members: Iterable[Member]) -> Iterator[Member]:
-    """Layers whose weights say something of a channel: not free parameters, nor what is fixed by construction."""
+    """Layers with a weight for each channel: not free parameters, PReLU's one slope, nor what is fixed."""
     for member in members:
-        has_weight = isinstance(member.layer, nn.Module) and getattr(member.layer, "weight", None) is not None
-        if has_weight and not isinstance(member.layer, FixedShortcut):
+        weight = getattr(member.layer, "weight", None) if isinstance(member.layer, nn.Module) else None
+        of_channels = any(parameter is weight for parameter in member.parameters())
+        if of_channels and not isinstance(member.layer, FixedShortcut):
             yield member
 
 

@@ -17,10 +17,10 @@ from rcompress.errors import RcompressError
 from rcompress.measure.size import size_bytes
 from rcompress.measure.static import module_metrics
 from rcompress.methods.channel_groups import ChannelGraph
-from rcompress.methods.channel_selection import Scores, kept_width, units_to_remove
+from rcompress.methods.channel_selection import Scores, kept_width, units_to_remove, widths_by_ratio
 from rcompress.methods.group_tracing import find_groups
 from rcompress.methods.importance import NEEDS_IMAGES, score_channels
-from rcompress.methods.prune import PruneOptions, choose_widths
+from rcompress.methods.prune import PruneOptions, choose_widths, nothing_goes
 from rcompress.methods.scoring_images import scoring_batches
 from rcompress.models import load_model
 from rcompress.progress import SILENT, Progress
@@ -101,6 +101,8 @@ def prune_iteratively(
     """
     input_size = start.spec.preprocessing.input_size
     graph = find_groups(start.module, input_size, plan.options.keep_residual, plan.options.ignore)
+    graph.require_prunable()
+    _require_effect(graph, plan.options)
     widths = {group.name: group.width for group in graph.prunable}
     if not resume:
         for number in range(1, plan.steps + 1):
@@ -212,17 +214,25 @@ def _step_widths(
 ) -> dict[str, int]:
     """Local: what `removed_after` leaves of the original widths, so that rounding does not add up.
 
-    Global: a share of all channels that are left.
+    Global: a share of all channels with scores that are left.
     """
     options, gone = plan.options, plan.removed_after(number)
     if options.scope == "global":
-        left = sum(group.width for group in graph.prunable) / sum(original.values())
+        scored = [group for group in graph.prunable if group.name in scores]
+        left = sum(group.width for group in scored) / sum(original[group.name] for group in scored)
         share = max(1e-6, 1.0 - (1.0 - gone) / left)
         return choose_widths(graph, scores, replace(options, ratio=share))
     return {
         group.name: min(group.width, kept_width(original[group.name], gone, options.round_to, group.blocks))
         for group in graph.prunable
     }
+
+
+def _require_effect(graph: ChannelGraph, options: PruneOptions) -> None:
+    """Refuse, before any training, steps that remove nothing by rounding; ``global`` shows it in each step only."""
+    widths = widths_by_ratio(graph.prunable, options.ratio, options.round_to)
+    if options.scope == "local" and all(widths[group.name] == group.width for group in graph.prunable):
+        raise nothing_goes()
 
 
 def _row(number: int, path: Path, start: Start) -> Row:

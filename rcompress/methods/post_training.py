@@ -24,6 +24,8 @@ from rcompress.methods.quantize import (
 from rcompress.methods.reconstruction import ReconstructionOptions, reconstruct
 from rcompress.progress import SILENT, Progress
 
+OF_LEVELS = ("entropy", "mse")  # methods whose thresholds depend on the profile's number of levels
+
 
 def quantize_after_training(
     model: onnx.ModelProto,
@@ -79,6 +81,10 @@ def _ranges(
             )
         if given.method != options.method:
             progress.note(f"The calibration cache's thresholds were chosen by {given.method}: they stay.")
+        if given.profile != options.profile and given.method in OF_LEVELS:
+            progress.note(
+                f"The calibration cache's thresholds are for the profile {given.profile}: they stay."
+            )
         return ranges_for(given, plan.placement.activations, subject), 0, given
     ranges, seen = calibrate(plan, given.batches(), len(given), progress)
     cache = CalibrationCache(given.dataset, seen, options.method, options.profile, digest, ranges)

@@ -137,9 +137,7 @@ def cut(
         RcompressError: ``removed`` names nothing.
     """
     if not any(removed.values()):
-        raise RcompressError(
-            "prune", "no layer loses a channel", "raise the share to remove or lower --round-to"
-        )
+        raise nothing_goes()
     module = graph.module
     before_widths, before = _widths(graph), module_complexity(module, input_size)
     graph.cut(removed)
@@ -147,6 +145,13 @@ def cut(
     widths = {name: (width, after_widths[name]) for name, width in before_widths.items()}
     reasons = {**graph.kept, **(kept or {})}
     return PruneReport(widths, (before.parameters, after.parameters), (before.macs, after.macs), reasons)
+
+
+def nothing_goes() -> RcompressError:
+    """The error of a pruning that removes nothing."""
+    return RcompressError(
+        "prune", "no layer loses a channel", "raise the share to remove or lower --round-to"
+    )
 
 
 def _widths(graph: ChannelGraph) -> dict[str, int]:

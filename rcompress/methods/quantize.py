@@ -107,13 +107,15 @@ def plan_quantization(
     """Prepare ``model`` (see `prepare_graph`) and decide what to quantize.
 
     Raises:
-        RcompressError: it cannot be prepared, has no layer with constant weights, or none of a name that
-            ``options`` mention.
+        RcompressError: it cannot be prepared, has no layer with constant weights, none of a name that
+            ``options`` mention, or no pair of layers to equalize.
     """
     prepared = prepare_graph(model, subject)
     _require_layers(prepared, options.bits, subject)
     if options.equalize:
-        prepared = equalized(prepared)[0]
+        prepared, pairs = equalized(prepared)
+        if not pairs:
+            raise RcompressError(subject, "has no pair of layers to equalize", "leave --equalize out")
     plan = QuantizationPlan(prepared, place(prepared, options.profile, options.bits), options)
     if not plan.placement.weights:
         raise RcompressError(
@@ -192,9 +194,14 @@ def quantize_onnx(
 
 
 def rebatched(batches: Iterable[Tensor], size: int | None) -> Iterator[Tensor]:
-    """``batches`` as they are, or cut into exactly ``size`` images, an incomplete rest left out."""
+    """``batches`` as they are, or as batches of exactly ``size`` images, an incomplete rest left out."""
     if size is None:
         yield from batches
         return
+    waiting: list[Tensor] = []
     for images in batches:
-        yield from (part for part in torch.split(images, size) if len(part) == size)
+        *full, rest = [*torch.split(torch.cat([*waiting, images]), size)]
+        if len(rest) == size:
+            full, rest = [*full, rest], rest[:0]
+        yield from full
+        waiting = [rest]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rcompress.engines.fake_quantize import along
 from rcompress.engines.torch_graph import tensor_of
+from rcompress.errors import RcompressError
 from rcompress.methods.adaround import Rounding, rounded
 from rcompress.methods.graph_view import GraphView
 from rcompress.methods.layer_rows import graph_form, layer_rows, matrix_form
@@ -88,11 +89,16 @@ def reconstruct(
     Args:
         original: the float graph from which ``quantized`` was made; layers have the same output names.
         batches: network inputs; they and the tensors between two layers are held in memory.
+
+    Raises:
+        RcompressError: there are none.
     """
+    images = list(batches)
+    if not images:
+        raise RcompressError("calibration", "saw no images", "give more with --calib-images")
     result = onnx.ModelProto()
     result.CopyFrom(quantized)
     layers = quantized_layers(result)
-    images = list(batches)
     floats = Walk(original, images, keep=[layer.output for layer in layers], device=options.device)
     walk = Walk(result, images, device=options.device)
     generator = torch.Generator().manual_seed(options.seed)

@@ -173,7 +173,8 @@ def choose_masks(
     """
     layers = sparsifiable(module)
     left = dict.fromkeys(_within(module, layers, ignore), "it is to be left alone (--ignore)")
-    head = next((name for name in reversed(layers) if isinstance(layers[name], nn.Linear)), None)
+    linear = [name for name, layer in layers.items() if isinstance(layer, nn.Linear)]
+    head = next(reversed(linear or list(layers)), None)
     chosen = pattern.choose({name: layer for name, layer in layers.items() if name not in left}, head)
     if not chosen.masks:
         raise RcompressError("sparsify", "no layer of this network can take the pattern", "try another")

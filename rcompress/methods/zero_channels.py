@@ -19,6 +19,7 @@ from rcompress.errors import RcompressError
 from rcompress.methods.channel_groups import ChannelGraph, ChannelGroup
 from rcompress.methods.channel_members import Member
 from rcompress.methods.prune import InputSize, PruneReport, cut
+from rcompress.models.cifar_resnet import FixedShortcut
 
 IMAGES = 4
 CONSTANT = 1e-5  # relative spread within a constant: kernels round the ends of a row differently
@@ -64,10 +65,7 @@ def prune_zeros(
     images = torch.randn(IMAGES, *input_size)
     with torch.no_grad():
         expected = graph.module(images)
-        found = merge_zero_channels(graph, images)
-        for group in graph.prunable:
-            if group.name in found.removable:
-                found.removable[group.name] = _rounded(group, found.removable[group.name], round_to)
+        found = merge_zero_channels(graph, images, round_to)
         if not any(found.removable.values()):
             raise RcompressError("prune", *_nothing(found))
         report = cut(graph, input_size, found.removable)
@@ -77,7 +75,7 @@ def prune_zeros(
     return report, found
 
 
-def merge_zero_channels(graph: ChannelGraph, images: Tensor) -> ZeroChannels:
+def merge_zero_channels(graph: ChannelGraph, images: Tensor, round_to: int = 1) -> ZeroChannels:
     """Find the zero filters, and rewrite the weights that read them so that the removable ones can go.
 
     ``images`` (N, C, H, W) show what is constant. The outputs stay the same up to rounding.
@@ -88,7 +86,8 @@ def merge_zero_channels(graph: ChannelGraph, images: Tensor) -> ZeroChannels:
     inputs = _input_constants(graph, images)
     found = ZeroChannels()
     for group in graph.groups:
-        zero = {maker.name: _zero_filters(maker, group.width) for maker in group.makers}
+        learned = [maker for maker in group.makers if not isinstance(maker.layer, FixedShortcut)]
+        zero = {maker.name: _zero_filters(maker, group.width) for maker in learned}
         if not any(bool(rows.any()) for rows in zero.values()):
             continue
         nobody = torch.zeros(group.width, dtype=torch.bool)
@@ -96,7 +95,8 @@ def merge_zero_channels(graph: ChannelGraph, images: Tensor) -> ZeroChannels:
             why = group.reason or "not only convolutions and linear layers read them"
             _note_stuck(found, zero, nobody, why)
         else:
-            _settle(group, zero, [_reading(reader, group, inputs) for reader in group.readers], found)
+            readings = [_reading(reader, group, inputs) for reader in group.readers]
+            _settle(group, zero, readings, round_to, found)
     if not found.removable and not found.stuck:
         raise RcompressError(
             "prune", "no filter of this network is zero", "make some so: rcompress sparsify --filters 0.3"
@@ -113,10 +113,14 @@ def _nothing(found: ZeroChannels) -> tuple[str, str]:
 
 
 def _settle(
-    group: ChannelGroup, zero: Mapping[str, Tensor], readings: list[_Reading], found: ZeroChannels
+    group: ChannelGroup,
+    zero: Mapping[str, Tensor],
+    readings: list[_Reading],
+    round_to: int,
+    found: ZeroChannels,
 ) -> None:
     """Decide which channels of one group go, and merge what they leave."""
-    dead = torch.stack(list(zero.values())).all(0)
+    dead = torch.stack([_zero_filters(maker, group.width) for maker in group.makers]).all(0)
     _note_stuck(found, zero, dead, "the same channels of coupled layers are not zero")
     constants = torch.cat([reading.constants for reading in readings], dim=1)  # (width, all readers' values)
     varying = dead & constants.isnan().any(1)
@@ -133,13 +137,14 @@ def _settle(
             found, zero, ~_marked(group, loud), "what BatchNorm makes of them is zero for some layers alone"
         )
         loud = []
-    else:
+    removable = sorted({*silent.nonzero().flatten().tolist(), *loud} - {heir})[: group.units - 1]  # one stays
+    gone = _rounded(group, removable, round_to)
+    if heir is not None and (heard := [unit for unit in loud if unit in gone]):
         for reading in readings:
-            _merge(group, reading, loud, heir)
-    gone = sorted({*silent.nonzero().flatten().tolist(), *loud} - {heir})
-    found.merged += max(0, len(loud) - 1)
-    if gone:
-        found.removable[group.name] = gone[: group.units - 1]  # a layer keeps one channel
+            _merge(group, reading, [heir, *heard], heir)
+        found.merged += len(heard)
+    if removable:
+        found.removable[group.name] = gone
 
 
 def _marked(group: ChannelGroup, units: list[int]) -> Tensor:

@@ -58,17 +58,20 @@ def levels(group: ChannelGroup, round_to: int) -> list[int]:
     return [*range(step, group.width, step), group.width]
 
 
-def read_adaptation(path: Path, sha256: str, groups: Sequence[ChannelGroup], round_to: int) -> Adaptation:
+def read_adaptation(
+    path: Path, sha256: str, groups: Sequence[ChannelGroup], round_to: int, importance: str
+) -> Adaptation:
     """What ``rcompress sensitivity`` wrote; its curves alone decide.
 
     Args:
         sha256: of the network's file, of which the curves must be.
+        importance: by which channels are to go, as they went for the curves.
 
     Raises:
-        RcompressError: the file cannot be read, or is of another network.
+        RcompressError: the file cannot be read, or is of another network or importance.
     """
     found = read_sensitivity(path)
-    require_fitting(path, found, sha256, {group.name: group.width for group in groups})
+    require_fitting(path, found, sha256, {group.name: group.width for group in groups}, importance)
     return Adaptation(harms_of(found.curves, groups, round_to))
 
 
@@ -78,7 +81,7 @@ def measured_adaptation(
     """Measured here and now, on images of the split for choices.
 
     A network on the way down is cut, its BatchNorm statistics are re-estimated, and its single groups are narrowed
-    further, all against the outputs of the whole network.
+    further, all against the outputs of the whole network. Groups that can lose no more stay as wide as they are.
     """
     preprocessing = material.spec.preprocessing
     judges = choice_images(dataset, material.spec, IMAGES, settings.seed)
@@ -95,7 +98,8 @@ def measured_adaptation(
         scores = _remaining(material.groups, material.scores, widths)
         divergence = yardstick.measure(module).divergence
         curves = measure_curves(graph, scores, yardstick, STAGE_RATIOS, progress)
-        return harms_of(curves, graph.groups, round_to, divergence)
+        narrow = {group.name: {widths.get(group.name, group.width): 0.0} for group in material.groups}
+        return {**narrow, **harms_of(curves, graph.groups, round_to, divergence)}
 
     return Adaptation(measure(material.whole), measure)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from rcompress.artifacts.checkpoint import checkpoint_bytes
 from rcompress.artifacts.spec import ModelSpec
 from rcompress.methods.channel_groups import ChannelGraph, ChannelGroup
 from rcompress.methods.channel_selection import Scores
@@ -28,7 +29,7 @@ class Material:
         graph: its channel groups; ``graph.module`` lies on the CPU and stays as it is.
         spec: its description.
         scores: of the channels, by group.
-        file_bytes: of the file it came from.
+        file_bytes: of the file it came from, which may be packed or of half precision.
     """
 
     graph: ChannelGraph
@@ -64,13 +65,14 @@ class Material:
         model = CostModel(self.graph, self.spec.preprocessing.input_size)
         parameters = model.predict({}).parameters
         element = next(self.module.parameters()).element_size()
+        written = len(checkpoint_bytes(self.spec, self.module.state_dict()))  # as it is, in full
         norms = {group.name: NORM_BYTES * len(group.batch_norms) for group in self.groups}
         widest = self.whole
 
         def size(widths: Mapping[str, int]) -> float:
             gone = element * (parameters - model.predict(widths).parameters)
             gone += sum(norms[name] * (widest[name] - width) for name, width in widths.items())
-            return self.file_bytes + STEP_BYTES - gone
+            return written + STEP_BYTES - gone
 
         return {
             "macs": lambda widths: model.predict(widths).macs,

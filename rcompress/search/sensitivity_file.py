@@ -71,16 +71,24 @@ def read_sensitivity(path: Path) -> Sensitivity:
         ) from None
 
 
-def require_fitting(path: Path, found: Sensitivity, sha256: str, groups: Mapping[str, int]) -> None:
+def require_fitting(
+    path: Path, found: Sensitivity, sha256: str, groups: Mapping[str, int], importance: str
+) -> None:
     """Check that ``found``, read from ``path``, is of the network with this hash and these groups (name: width).
 
     Raises:
-        RcompressError: it is of another file, or lacks a group.
+        RcompressError: it is of another file, lacks a group, or narrowed the groups by another ``importance``.
     """
     widths = {name: curve.width for name, curve in found.curves.items()}
     if found.sha256 != sha256 or any(widths.get(name) != width for name, width in groups.items()):
         raise RcompressError(
             path, f"is of another network ({found.artifact})", "measure this one with rcompress sensitivity"
+        )
+    if found.importance != importance:
+        raise RcompressError(
+            path,
+            f"removed channels by {found.importance}, not {importance}",
+            f"add --importance {found.importance}, or measure again with {importance}",
         )
 
 

@@ -23,6 +23,9 @@ class GroupLasso(Constraint):
     """Adds ``strength`` times the L2 norms of all filters and of all input channels of the convolutions.
 
     Wen et al. 2016, Learning Structured Sparsity in Deep Neural Networks, equation 3, with both coefficients equal.
+
+    Raises:
+        RcompressError: the network has no convolution.
     """
 
     def __init__(self, strength: float) -> None:
@@ -30,6 +33,10 @@ class GroupLasso(Constraint):
 
     def attach(self, module: nn.Module) -> None:
         self._weights = _convolution_weights(module)
+        if not self._weights:
+            raise RcompressError(
+                "--sparsity-penalty group-lasso", "this network has no convolution", "use growing"
+            )
 
     def penalty(self, module: nn.Module) -> Tensor:
         del module

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from rcompress.cli import calibrating, options
+from rcompress.cli.given import require_absent
 from rcompress.cli.naming import derived
 from rcompress.cli.output import Output
 from rcompress.cli.values import batch_range, floats_per_channel
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
     from rcompress.methods.source_graph import SourceGraph
 
 BackendChoice = Literal["auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx", "torch-x86"]
+OF_CALIBRATION = ("calib", "calib_images", "method", "percentile", "per_tensor")
 
 
 def command(
+    context: typer.Context,
     source: options.Source,
     output: Annotated[
         Path | None,
@@ -93,8 +96,10 @@ def command(
     Example: rcompress build-engine r20.onnx --int8
     """
     precision = _precision(int8, fp16, bf16)
-    if precision != "int8" and calib is not None:
-        raise typer.BadParameter("goes with --int8 alone", param_hint="--calib")
+    if precision != "int8":
+        require_absent(context, OF_CALIBRATION, "goes with --int8 alone")
+    if method != "percentile":
+        require_absent(context, ("percentile",), "goes with --method percentile")
     means, stds = floats_per_channel(mean, "--mean"), floats_per_channel(std, "--std")
     batch_sizes = batch_range(batches or "1:1:64")
     with Output(json_, quiet) as out:
@@ -117,10 +122,8 @@ def command(
                 param_hint="--target, --batch-range, --workspace, --timing-cache, --hardware-compatible, "
                 "--sparse-weights",
             )
-        if chosen == "torch-x86" and (method, percentile, per_tensor) != ("minmax", 99.99, False):
-            raise typer.BadParameter(
-                "torch-x86 calibrates in PyTorch's own way", param_hint="--method, --percentile, --per-tensor"
-            )
+        if chosen == "torch-x86":
+            require_absent(context, ("method", "per_tensor"), "torch-x86 calibrates in PyTorch's own way")
         if timing_cache is not None:
             require_output(timing_cache, [source])
         graph = open_graph(source, arch)

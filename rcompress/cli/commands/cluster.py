@@ -109,7 +109,8 @@ def _tuned(
     rows = cluster(start.module, clusters, out)
     notes = _say(out, rows)
     loss = tuning.loss(start.spec, settings, source, arch)
-    guidance = Guidance(loss, (CentroidTuning([row.name for row in rows if row.reason is None]),))
+    held = [row.name for row in rows if row.values <= clusters]  # those of few values as they are, too
+    guidance = Guidance(loss, (CentroidTuning(held),))
     outcome = tuning.run(start, settings, target, {"clusters": clusters}, guidance, out)
     plain(outcome.module)
     outcome.metrics.update(_metrics(rows))

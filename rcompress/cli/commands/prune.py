@@ -114,6 +114,10 @@ def command(
         raise typer.BadParameter("give one of them", param_hint="--ratio, --target-..., --from-mask")
     if from_mask and (importance != "l2" or scope != "local"):
         raise typer.BadParameter("go with --ratio or a target", param_hint="--importance, --scope")
+    if max_drop is not None and not bn_reestimation:
+        raise typer.BadParameter(
+            "--max-drop measures networks whose BatchNorm is re-estimated", param_hint="--no-bn-reestimation"
+        )
     auto = round_to == "auto"
     timed_on = None if auto and target_latency is None else backend
     aim = Aim(asked, scope, sensitivity, timed_on, int8, batch_size or 1, threads)

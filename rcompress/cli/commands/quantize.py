@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rcompress.cli import calibrating, options, retraining
+from rcompress.cli.given import require_absent
 from rcompress.cli.naming import derived
 from rcompress.cli.output import Output
 from rcompress.cli.values import floats_per_channel
@@ -23,8 +24,29 @@ ProfileChoice = Literal["cpu", "tensorrt"]
 BackendChoice = Literal["openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 ADAROUND_ITERATIONS = 1000
 
+OF_INTEGERS = (
+    "profile",
+    "backend",
+    "calib",
+    "calib_images",
+    "method",
+    "percentile",
+    "per_channel",
+    "weight_bits",
+    "activation_bits",
+    "group_size",
+    "equalize",
+    "adaround",
+    "adaround_iterations",
+    "bias_correction",
+    "skip",
+    "max_drop",
+    "qat",
+)
+
 
 def command(
+    context: typer.Context,
     source: options.Source,
     output: options.OutputPath = None,
     profile: Annotated[
@@ -125,22 +147,14 @@ def command(
     asked = retraining.Retraining(
         qat, epochs, learning_rate, batch_size, scales, resume, teacher, distill, temperature, alpha
     )
-    of_integers = (
-        qat
-        or calib
-        or max_drop is not None
-        or skip
-        or adaround
-        or equalize
-        or bias_correction
-        or profile
-        or backend,
-        (weight_bits, activation_bits, method, per_channel) != ("8", "8", "minmax", True),
-    )
-    if half is not None and any(of_integers):
-        raise typer.BadParameter(
-            "writes no integers: leave the options of integers out", param_hint=f"--{half}"
-        )
+    if half is not None:
+        require_absent(context, OF_INTEGERS, f"--{half} writes no integers")
+    if not qat:
+        require_absent(context, ("distill", "precision"), "goes with --qat")
+    if not adaround:
+        require_absent(context, ("adaround_iterations",), "goes with --adaround")
+    if method != "percentile":
+        require_absent(context, ("percentile",), "goes with --method percentile")
     with Output(json_, quiet) as out:
         from rcompress.artifacts.device import resolve_device
         from rcompress.artifacts.files import require_file
