@@ -8,6 +8,7 @@ PRUNE_FLAGS ?= --finetune-epochs 10
 INT8_FLAGS  ?=
 BENCH_FLAGS ?= -b 1 -b 64
 BENCHMARKS  ?=
+EXTRAS  ?= $(if $(findstring plan,$(ENGINE)),tensorrt)#  of the package, as in tensorrt,gpu
 DEMO    := demo
 
 BIN       := $(VENV)/bin
@@ -27,7 +28,7 @@ LINUX_X86 := $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m))
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 22
 	@printf '\nAny artifact by its name:  make runs/r20-pruned60-int8.xml   (given runs/r20.pth)\n'
-	@printf 'Variables: ENGINE=xml|onnx|plan  PRUNE_FLAGS  INT8_FLAGS  BENCH_FLAGS  BENCHMARKS  PYTHON  VENV\n'
+	@printf 'Variables: ENGINE=xml|onnx|plan  PRUNE_FLAGS  INT8_FLAGS  BENCH_FLAGS  BENCHMARKS  EXTRAS  PYTHON  VENV\n'
 	@printf '           of tables: SCALE=smoke|cpu|full  THREADS  WORK  RESULTS  MODELS  R32_WEIGHTS\n'
 
 install: $(INSTALLED) ## Create .venv and install rcompress into it
@@ -35,7 +36,7 @@ install: $(INSTALLED) ## Create .venv and install rcompress into it
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable '.$(EXTRAS:%=[%])'
 	@touch $@
 
 $(TESTABLE): $(INSTALLED)

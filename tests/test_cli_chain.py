@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 
+import reporting
+
+from rcompress.artifacts.checkpoint import read_checkpoint
 from rcompress.artifacts.records import read_records
 
 BACKENDS = ("openvino", "onnxruntime")
@@ -47,6 +50,9 @@ def test_untrained_checkpoints(tmp_path, rcompress, monkeypatch):
     answer = json.loads(made.out)
     assert (made.code, answer["output"]) == (0, "resnet20.pth")
     assert answer["metrics"]["top1_percent"] < 60
+    told = read_checkpoint(tmp_path / "resnet20.pth").spec.lineage[0].options
+    assert (told["arch"], told["image_size"]) == ("resnet20", 32)
+    assert told.keys() == reporting.TRAIN["options"].keys()
     assert json.loads(rcompress("inspect", "resnet20.pth", "--json").out)["metrics"]["parameters"] == 272_474
 
 

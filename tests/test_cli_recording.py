@@ -7,6 +7,7 @@ import shlex
 
 import pytest
 
+from rcompress.artifacts.checkpoint import read_checkpoint, write_checkpoint
 from rcompress.artifacts.invocation import INVOCATION
 from rcompress.artifacts.spec import ModelSpec, Step
 from rcompress.report.lineage import command_texts
@@ -61,6 +62,17 @@ def test_several_steps_of_one_command_are_one_command():
 def test_words_from_a_file_are_quoted_for_the_shell():
     planted = {"command": "prune", "invocation": ["prune", "a.pth; rm -rf ~", "$(id)"]}
     assert command_texts([planted]) == ["prune 'a.pth; rm -rf ~' '$(id)'"]
+
+
+def test_words_of_a_file_do_not_steer_the_terminal(folder, rcompress):
+    erase = "\x1b[2K\x1b[1A"
+    read = read_checkpoint(folder / "r20.pth")
+    step = Step(f"prune{erase}", {"note": erase}, notes=(erase,), invocation=("prune", f"a.pth{erase}"))
+    write_checkpoint(folder / "planted.pth", read.spec.with_step(step), read.state_dict)
+    shown = rcompress("inspect", "planted.pth")
+    assert shown.code == 0, shown.err
+    assert "\x1b" not in shown.out + shown.err
+    assert "rcompress prune 'a.pth\ufffd[2K\ufffd[1A'" in shown.out.splitlines()
 
 
 def test_a_step_outlives_the_command_and_a_script_types_nothing():

@@ -14,6 +14,7 @@ from torchvision.models.resnet import ResNet18_Weights, ResNet50_Weights
 from rcompress.artifacts.spec import ModelSpec, Preprocessing
 from rcompress.export import onnx_from_module
 from rcompress.measure.complexity import graph_complexity, module_complexity
+from rcompress.measure.size import graph_weights
 from rcompress.models import build_model
 
 
@@ -151,6 +152,21 @@ def test_quantizers_belong_to_the_layer_they_feed():
     assert (conv.name, conv.kind, conv.output_shape) == ("conv", "Conv", (1, 6, 3, 3))
     assert (conv.parameters, conv.macs) == (216, 6 * 9 * 36)
     assert found.parameters == 216
+
+
+def test_running_statistics_and_bounds_are_no_parameters():
+    nodes = [
+        helper.make_node(
+            "BatchNormalization", ["x", "scale", "bias", "mean", "variance"], ["h"], name="norm"
+        ),
+        helper.make_node("Clip", ["h", "low", "high"], ["y"], name="relu6"),
+    ]
+    tensors = [tensor(name, 4) for name in ("scale", "bias", "mean", "variance")]
+    model = graph(nodes, [*tensors, tensor("low"), tensor("high")], ["N", 4, 5, 5])
+    found = graph_complexity(model)
+    assert found.parameters == graph_weights(model).parameters == 8
+    assert [(cost.name, cost.parameters) for cost in found.layers] == [("norm", 8), ("relu6", 0)]
+    assert graph_weights(model).stored_bytes == 4 * (4 * 4 + 2)
 
 
 def test_unknown_shapes_are_not_taken_for_zero():

@@ -7,7 +7,7 @@ import reporting
 
 from rcompress.artifacts.records import Record
 from rcompress.errors import RcompressError
-from rcompress.report.compare import baseline_name, with_deltas
+from rcompress.report.compare import baseline_of, with_deltas
 from rcompress.report.frame import Row, frame_from_records
 
 
@@ -28,7 +28,7 @@ def test_every_batch_size_is_compared_with_its_own() -> None:
 def test_the_baseline_can_be_named() -> None:
     rows = _rows(reporting.family(), "b.onnx")
     assert rows[0]["compression_ratio"] == pytest.approx(0.25)
-    assert baseline_name(frame_from_records(reporting.family()), None) == "a.pth"
+    assert baseline_of(frame_from_records(reporting.family()), None) == ("a.pth", "torch")
 
 
 def test_an_unknown_baseline_lists_the_artifacts() -> None:
@@ -75,6 +75,19 @@ def test_what_the_baseline_lacks_is_said() -> None:
     row = _rows([reporting.benched("a.pth", 2.0), reporting.evaluated("b.pth", 90.0)])[1]
     assert row["top1_difference_reason"] == "not measured for a.pth"
     assert row["speedup_reason"] is None
+
+
+def test_accuracy_measured_in_another_backend_than_the_times_is_compared() -> None:
+    evaluated = [
+        reporting.evaluated(name, top1, "onnxruntime") for name, top1 in (("a.onnx", 91.0), ("b.onnx", 90.0))
+    ]
+    timed = [reporting.benched(name, 1.0, backend="openvino") for name in ("a.onnx", "b.onnx")]
+    rows = {(row["artifact"], row["backend"]): row for row in _rows([*evaluated, *timed])}
+    assert rows["b.onnx", "onnxruntime"]["top1_difference_points"] == -1.0
+    assert rows["a.onnx", "onnxruntime"]["top1_difference_points"] == 0.0
+    assert not any(row["top1_difference_reason"] for row in rows.values())
+    more = _rows([*evaluated, *timed, reporting.evaluated("a.onnx", 80.0, "openvino")])
+    assert [row["top1_difference_points"] for row in more if row["artifact"] == "b.onnx"] == [None, 10.0]
 
 
 def test_empty_files_have_no_ratio() -> None:

@@ -9,7 +9,7 @@ import pytest
 import reporting
 
 from rcompress.errors import RcompressError
-from rcompress.report.frame import frame_from_records, repeated
+from rcompress.report.frame import ACCURACY_KEYS, SPEED_KEYS, frame_from_records, repeated
 
 
 def test_accuracy_and_speed_of_one_artifact_share_a_row() -> None:
@@ -25,7 +25,16 @@ def test_accuracy_and_speed_of_one_artifact_share_a_row() -> None:
 def test_the_origin_comes_before_what_was_made_of_it() -> None:
     frame = frame_from_records(reporting.family())
     assert frame["artifact"].to_list() == ["a.pth", "a.pth", "b.onnx", "b.onnx"]
-    assert frame["lineage"][2] == "train --arch resnet20 --epochs 3 --nesterov → prune a.pth --ratio 0.5"
+    assert (
+        frame["lineage"][2] == "train --arch resnet20 --dataset digits --epochs 3 → prune a.pth --ratio 0.5"
+    )
+
+
+def test_what_nobody_typed_is_told_by_its_options() -> None:
+    step = {"command": "train", "options": {"epochs": 3, "nesterov": True, "resume": False, "init": None}}
+    assert frame_from_records([reporting.evaluated("a.pth", 90.0, lineage=[step])])["lineage"].to_list() == [
+        "train --epochs 3 --nesterov"
+    ]
 
 
 def test_accuracy_stays_with_its_backend() -> None:
@@ -75,8 +84,8 @@ def test_the_last_of_two_equal_measurements_counts_and_is_named() -> None:
         reporting.evaluated("a.pth", 90.0),
     ]
     assert frame_from_records(records)["latency_p50_ms"].to_list() == [2.0]
-    assert repeated(records) == ["a.pth"]
-    assert repeated(records[1:]) == []
+    assert repeated(records, "bench", SPEED_KEYS) == [reporting.sha("a.pth")]
+    assert repeated(records[1:], "bench", SPEED_KEYS) == repeated(records, "eval", ACCURACY_KEYS) == []
 
 
 def test_control_and_direction_characters_do_not_get_through() -> None:

@@ -96,10 +96,28 @@ def test_the_same_method_on_two_data_sets_is_one_row() -> None:
             *reporting.on_dataset("cifar100", 1005, 70.0, 65.0),
         ]
     )
-    assert [(p["method"], p["dataset"], round(p["x"], 6)) for p in points] == [
+    assert [(p["row"], p["dataset"], round(p["x"], 6)) for p in points] == [
         ("prune 0.5 (torch)", "cifar10", -2.0),
         ("prune 0.5 (torch)", "cifar100", -5.0),
     ]
+
+
+def test_the_same_method_on_several_networks_is_a_row_for_each() -> None:
+    records = []
+    for network, macs, root in (("r20", 1000, 92.0), ("r56", 3000, 94.0)):
+        for dataset, drop in (("cifar10", 1.0), ("cifar100", 2.0)):
+            family = reporting.on_dataset(f"{network}-{dataset}", macs, root, root - drop)
+            for record in family:
+                record.context["dataset"] = dataset
+            records += family
+    points = reporting_drops(records)
+    rows: dict[str, set[str]] = {}
+    for point in points:
+        rows.setdefault(point["row"], set()).add(point["artifact"])
+    assert rows == {
+        "prune 0.5 (torch), r20-cifar10.pth": {"r20-cifar10-p.pth", "r20-cifar100-p.pth"},
+        "prune 0.5 (torch), r56-cifar10.pth": {"r56-cifar10-p.pth", "r56-cifar100-p.pth"},
+    }
 
 
 def test_other_networks_are_not_compared_across_data_sets() -> None:
@@ -131,6 +149,27 @@ def test_training_curves_come_from_the_logs(tmp_path: Path) -> None:
     accuracy = reporting.drawn(plots["training-accuracy"].chart)
     assert [p["y"] for p in accuracy] == [10.0, 20.0, 30.0]
     assert list(plots["training-loss"].legend) == ["a"]
+
+
+def test_a_hover_over_either_split_tells_its_figure(tmp_path: Path) -> None:
+    reporting.log(tmp_path, "a", 2, train_top1_percent=50.0)
+    plots = _plots(build_report([_record("a.pth")], logs=read_logs(find_logs([tmp_path]))))
+    for name in ("training-loss", "training-accuracy"):
+        chart = plots[name].chart
+        [told] = {tuple(t["field"] for t in layer["encoding"]["tooltip"]) for layer in _hovered(chart)}
+        assert all(set(told) <= point.keys() for point in reporting.drawn(chart)), name
+
+
+def _hovered(chart: Any) -> list[dict[str, Any]]:
+    return [layer for layer in chart.to_dict()["layer"] if "tooltip" in layer["encoding"]]
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    for folder, name in (("seed0", "r20"), ("seed1", "r20"), ("seed1", "r56"), ("old/seed1", "r20")):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        reporting.log(tmp_path / folder, name, 1)
+    root = tmp_path.name
+    assert set(read_logs(find_logs([tmp_path]))) == {"seed0/r20", f"{root}/seed1/r20", "r56", "old/seed1/r20"}
 
 
 def test_more_runs_than_colours_are_counted(tmp_path: Path) -> None:
@@ -167,6 +206,19 @@ def test_the_matrices_of_the_baseline_and_of_the_smallest() -> None:
         ("dog", "dog", 10, "100"),
     ]
     assert reporting.drawn(plots["confusion-smallest"].chart)[0]["of"] == "0"
+
+
+def test_matrices_of_two_files_of_one_name_are_told_apart() -> None:
+    records = [
+        reporting.evaluated("a.pth", 90.0, sha256="1" * 64),
+        reporting.evaluated("a.pth", 80.0, sha256="2" * 64),
+    ]
+    for record, size in zip(records, (400, 300), strict=True):
+        record.metrics["size_bytes"] = size
+        record.context["confusion"] = [[9, 1], [0, 10]]
+    plots = _plots(build_report(records))
+    assert plots["confusion-baseline"].title == "Confusion of a.pth (1111111)"
+    assert plots["confusion-smallest"].title == "Confusion of a.pth (2222222)"
 
 
 @pytest.mark.parametrize(

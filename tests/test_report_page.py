@@ -50,10 +50,24 @@ def family_page() -> str:
 def test_rows_history_and_conditions_are_there_without_scripts(family_page: str) -> None:
     elements = _Elements(family_page)
     assert sum(tag == "tbody" for tag, _ in elements.found) == 4
-    assert "rcompress train --arch resnet20 --epochs 3 --nesterov" in elements.texts
+    assert "rcompress train --arch resnet20 --dataset digits --epochs 3" in elements.texts
     assert "rcompress prune a.pth --ratio 0.5" in elements.texts
     assert "Test CPU, 2 cores, AVX2, Linux x86_64" in " ".join(elements.texts)
     assert any("batch" in text for text in elements.texts)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), 10**400], ids=("nan", "inf", "huge"))
+def test_a_history_s_figure_that_is_none_is_left_out(odd: float) -> None:
+    step = {**reporting.TRAIN, "metrics": {"loss": odd, "top1_percent": 91.0}}
+    elements = _Elements(_page([reporting.evaluated("a.pth", 90.0, lineage=[step])]))
+    assert "2026-01-02 03:04 · top1_percent 91.00" in elements.texts
+
+
+def test_one_backend_is_the_baseline() -> None:
+    text = _page([reporting.benched("a.onnx", 1.0, backend=name) for name in ("onnxruntime", "openvino")])
+    tagged = [row for row in text.split("<tbody")[1:] if '<span class="tag">baseline</span>' in row]
+    assert len(tagged) == 1
+    assert "onnxruntime" in tagged[0]
 
 
 def test_nothing_is_fetched_and_nothing_but_its_own_scripts_may_run(family_page: str) -> None:

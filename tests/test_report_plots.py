@@ -80,6 +80,33 @@ def test_latencies_far_apart_are_dots_on_a_logarithmic_axis() -> None:
     assert min(_pixels(plot.png, COLOURS[name], 0.5) for name in ("onnxruntime", "openvino")) > 100
 
 
+def test_the_fastest_dot_lies_on_a_logarithmic_axis() -> None:
+    records = [reporting.benched(name, ms) for name, ms in (("a.pth", 1.0), ("b.pth", 30.0))]
+    records[0].metrics["latency_p90_ms"] = 2.0
+    [plot] = [plot for plot in _plots(records)[0] if plot.name == "latency"]
+    low, _ = plot.chart.to_dict()["layer"][0]["encoding"]["x"]["scale"]["domain"]
+    assert 0 < low < 1.0
+
+
+def test_times_of_separate_runs_are_said_to_be() -> None:
+    records = [
+        reporting.evaluated("a.pth", 90.0),
+        reporting.benched("a.pth", 1.0),
+        reporting.benched("b.pth", 2.0),
+    ]
+
+    def said() -> set[str]:
+        return {
+            plot.name for plot in _plots(records)[0] if any("not taken in turns" in s for s in plot.subtitle)
+        }
+
+    for record in records[1:]:
+        record.context["bench_run"] = "one"
+    assert said() == set()
+    records[1].context["bench_run"] = "two"
+    assert said() == {"throughput-size", "latency"}
+
+
 def test_an_accuracy_of_zero_is_drawn() -> None:
     records = [reporting.benched("a.pth", 1.0), reporting.evaluated("a.pth", 0.0)]
     assert "accuracy-size" in [plot.name for plot in _plots(records)[0]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,4 +207,38 @@ def test_a_table_that_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RcompressError, match="is not UTF-8 text"):
+        read_published([path])
+
+
+def _on(device: str, record: Record) -> Record:
+    return replace(record, context={**record.context, "device": device})
+
+
+@pytest.mark.parametrize(
+    ("theirs", "said"),
+    [
+        ("gpu", "same model and data; their speed is a GPU's; needed: a GPU"),
+        ("cpu", "same model and data"),
+        ("", "same model and data"),
+    ],
+)
+def test_speed_of_another_device_still_needs_that_device(tmp_path: Path, theirs: str, said: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(
+        f"published_id,method,artifact,device,latency_ms,needs,command\ns/t/a,m,a.pth,{theirs},3.5,a GPU,make a\n"
+    )
+    records = [reporting.evaluated("a.pth", 91.0), reporting.benched("a.pth", 2.0)]
+    report = build_report(records, published=read_published([path]))
+    assert _cells(report, "a")["comparison"] == said
+    both = build_report(
+        [*records, _on("cuda:0", reporting.benched("a.pth", 0.5))], published=read_published([path])
+    )
+    latencies = {row["latency_p50_ms"] for row in _rows(both) if row["published_id"]}
+    assert latencies == {"gpu": {0.5}, "cpu": {2.0}, "": {0.5, 2.0}}[theirs]
+
+
+def test_a_device_is_a_cpu_or_a_gpu(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("published_id,method,device,command\ns/t/a,m,tpu,make a\n")
+    with pytest.raises(RcompressError, match="line 2: its device is 'tpu'"):
         read_published([path])

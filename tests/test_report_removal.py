@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 import reporting
 
 from rcompress.artifacts.records import Record
+from rcompress.methods.placement import LayerBits
+from rcompress.methods.post_training import quantization_record
+from rcompress.methods.quantize import QuantizationReport, QuantizeOptions
+from rcompress.methods.reconstruction import ReconstructionOptions
+from rcompress.methods.sparse_training import SparsifyRequest
+from rcompress.methods.sparsify import Unstructured
 from rcompress.report.ancestry import descent
 from rcompress.report.build import build_report
 from rcompress.report.curves import PALETTE, Series, curves
 from rcompress.report.removal import removal_plots
+from rcompress.search.targets import Target
 
 ROOT = "a.pth"
 
@@ -37,6 +45,11 @@ def _pruned(ratio: float, importance: str = "l2") -> Record:
     return _record(name, 90 - 10 * ratio, round(1000 * (1 - ratio)), [step])
 
 
+def _quantization(mending: ReconstructionOptions = ReconstructionOptions(), **changed: Any) -> dict[str, Any]:
+    report = QuantizationReport(21, 21, 1, 1, activations=20, images=64, fixed_batch=None)
+    return quantization_record(QuantizeOptions(**changed), report, None, mending)
+
+
 def _family() -> list[Record]:
     return [_record(ROOT, 91.0, 1000, []), *(_pruned(r) for r in (0.6, 0.3)), _pruned(0.5, "taylor")]
 
@@ -56,11 +69,11 @@ def test_a_method_is_one_line_from_its_root() -> None:
 
 def test_other_steps_and_engines_are_other_lines() -> None:
     step = _step("prune", ROOT, ratio=0.3, importance="l2")
-    chain = [step, _step("export", "l2-30.pth"), _step("quantize", "l2-30.onnx", precision="int8")]
+    chain = [step, _step("export", "l2-30.pth"), _step("quantize", "l2-30.onnx", **_quantization())]
     more = [_record(f"q{macs}.onnx", 80.0, macs, chain, "onnxruntime") for macs in (700, 600)]
     [macs, _] = removal_plots(build_report([*_family(), *more]))
     labels = {point["series"] for point in reporting.drawn(macs.chart)}
-    assert labels == {"prune l2; torch", "prune taylor; torch", "prune l2; quantize int8; onnxruntime"}
+    assert labels == {"prune l2; torch", "prune taylor; torch", "prune l2; quantize W8A8 minmax; onnxruntime"}
 
 
 def test_of_many_methods_the_most_measured_and_most_accurate_are_drawn() -> None:
@@ -92,6 +105,49 @@ def test_methods_are_told_without_their_amounts() -> None:
     assert told.otherwise == ()
     assert told.method == "prune 0.6 l2 fine-tuned"
     assert descent("x", []).root == "x"
+
+
+@pytest.mark.parametrize(
+    ("options", "method"),
+    [
+        (_quantization(), "quantize W8A8 minmax"),
+        (_quantization(bits=LayerBits(4), method="mse", per_channel=False), "quantize W4A8 mse per-tensor"),
+        (_quantization(bits=LayerBits(4, activations=False), group=32), "quantize W4A32 groups of 32"),
+        (
+            _quantization(bits=LayerBits(skip=("fc",)), profile="tensorrt"),
+            "quantize W8A8 minmax tensorrt mixed",
+        ),
+        (_quantization(ReconstructionOptions(100)), "quantize W8A8 minmax adaround"),
+        ({**_quantization(equalize=True), "qat": {"epochs": 3}}, "quantize W8A8 minmax equalized qat"),
+        ({"precision": "fp16"}, "quantize fp16"),
+        ({"quantization": "odd"}, "quantize"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_quantization_is_told_by_what_sets_it_apart(options: dict[str, Any], method: str) -> None:
+    assert descent("q", [reporting.TRAIN, _step("quantize", ROOT, **options)]).method == method
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "method"),
+    [
+        ("prune", {"target": asdict(Target("macs", 0.7, relative=True))}, "prune 0.7x macs"),
+        (
+            "prune",
+            {"target": asdict(Target("drop_points", 1.0)), "importance": "l2"},
+            "prune 1.0 drop_points l2",
+        ),
+        ("sparsify", SparsifyRequest(Unstructured(0.8)).options(), "sparsify 0.8 unstructured global"),
+        (
+            "sparsify",
+            SparsifyRequest(Unstructured(0.8), "cubic").options(),
+            "sparsify 0.8 unstructured global cubic",
+        ),
+    ],
+    ids=["share", "points", "one-shot", "cubic"],
+)
+def test_targets_and_schedules_are_told(command: str, options: dict[str, Any], method: str) -> None:
+    assert descent("p", [reporting.TRAIN, _step(command, ROOT, **options)]).method == method
 
 
 def test_more_lines_than_colours_are_refused() -> None:

@@ -61,6 +61,33 @@ def test_notes_name_their_artifacts_unless_they_are_about_all() -> None:
     assert build_report(records).notes == ["for all", "b.pth: for b"]
 
 
+def test_a_note_names_the_file_it_is_about_as_the_table_does() -> None:
+    records = [
+        reporting.evaluated("a.pth", 90.0, sha256="1" * 64, notes=["odd"]),
+        reporting.evaluated("a.pth", 80.0, sha256="2" * 64),
+    ]
+    assert build_report(records).notes == ["a.pth (1111111): odd"]
+
+
+def test_an_accuracy_that_another_one_hides_is_said() -> None:
+    records = [
+        reporting.evaluated("a.onnx", 90.0, cpu="One CPU"),
+        reporting.evaluated("a.onnx", 91.0, cpu="Other CPU"),
+        reporting.benched("a.onnx", 1.0, cpu="One CPU"),
+    ]
+    report = build_report(records)
+    assert report.frame["top1_percent"].to_list() == [91.0]
+    [note] = report.notes
+    assert note.startswith("a.onnx: accuracy measured more than once on the same images")
+    assert build_report(records[1:]).notes == []
+
+
+def test_the_caption_tells_the_baseline_s_backend_where_it_ran_in_several() -> None:
+    backends = ("onnxruntime", "openvino")
+    table = _table([reporting.benched("a.onnx", 1.0, backend=name) for name in backends])
+    assert table.caption.startswith("Baseline: a.onnx (onnxruntime); ")
+
+
 def test_markdown_is_a_table_and_cannot_be_broken_by_a_name() -> None:
     text = markdown(
         build_report([reporting.evaluated("a|b<img>`*.pth", 90.0)]), [("Latency", "r-latency.png")]

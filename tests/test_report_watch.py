@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +12,9 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 import reporting
@@ -100,6 +104,86 @@ def test_another_name_for_this_machine_gets_nothing(server: ReportServer) -> Non
         _get(server, Host=f"evil.example:{server.server_port}")
     caught.value.close()
     assert server.server_address[0] == "127.0.0.1"
+
+
+def test_at_http_s_own_port_a_browser_names_none(
+    server: ReportServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = server.address
+    request = urllib.request.Request(address, headers={"Host": "localhost"})
+    with pytest.raises(urllib.error.HTTPError, match="421") as caught:
+        urllib.request.urlopen(request, timeout=20)
+    caught.value.close()
+    monkeypatch.setattr(server, "server_port", 80)
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        assert answer.status == 200
+
+
+def test_a_folder_that_goes_while_it_is_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    reporting.write(tmp_path, [reporting.evaluated("a.pth", 91.0)])
+    opened = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if Path(path).name == "gone":
+            raise FileNotFoundError(path)
+        return opened(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    watched = Watched([tmp_path])
+    assert "a.pth" in watched.page(watched.version())
+
+
+def test_runs_of_one_name_are_both_drawn(tmp_path: Path) -> None:
+    reporting.write(tmp_path, [reporting.evaluated("a.pth", 91.0)])
+    for folder in ("seed0", "seed1"):
+        (tmp_path / folder).mkdir()
+        reporting.log(tmp_path / folder, "r20", 2)
+    (tmp_path / "seed1" / "broken.log.jsonl").write_text("{")
+    shown = Watched([tmp_path]).page("1")
+    assert "seed0/r20" in shown
+    assert "seed1/r20" in shown
+    assert "broken.log.jsonl: is no log" in shown
+
+
+POLLED = """
+const state = { value: "" }, said = [];
+let later = null;
+globalThis.document = {
+  querySelector: () => ({ content: "1" }), getElementById: () => state, querySelectorAll: () => [] };
+globalThis.sessionStorage = { getItem: () => null };
+globalThis.setTimeout = (poll) => { later = poll; };
+const answers = [...process.argv[1]];
+globalThis.fetch = async () => {
+  if (answers.shift() === "x") throw new TypeError("failed");
+  return { ok: true, text: async () => "1" };
+};
+(async () => {
+  (0, eval)(require("fs").readFileSync(0, "utf8"));
+  while (true) {
+    await new Promise(setImmediate);
+    said.push(state.value.split(":")[0]);
+    if (!answers.length) break;
+    await later();
+  }
+  console.log(JSON.stringify(said));
+})();
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node on the path")
+@pytest.mark.parametrize(
+    ("answers", "last"),
+    [(".x.", "Live"), ("xxxx", ""), ("xxxxx", "No longer live"), ("xxxxxx.", "Live")],
+)
+def test_a_page_gives_up_after_several_failures_and_comes_back(answers: str, last: str) -> None:
+    script = resources.files("rcompress.report").joinpath("assets", "live.js").read_text()
+    done = subprocess.run(
+        ["node", "-e", POLLED, answers], input=script, capture_output=True, text=True, timeout=60, check=True
+    )
+    said = json.loads(done.stdout)
+    assert len(said) == len(answers)
+    assert said[-1] == last
 
 
 def test_a_taken_port_is_one_line(server: ReportServer, tmp_path: Path) -> None:

@@ -304,6 +304,7 @@ def test_distill_by_command(trained, tmp_path, rcompress, monkeypatch):
     assert "random crops were off" in made.err
     step = read_checkpoint(tmp_path / "resnet20-distilled.pth").spec.lineage[-1]
     assert step.command == "distill"
+    assert (step.options["arch"], step.options["image_size"]) == ("resnet20", 32)
     assert step.options["teachers"] == [{"name": "t.onnx", "sha256": read_onnx(tmp_path / "t.onnx").sha256}]
     again = rcompress("distill", "--teacher", "t.pth", "--student", "t.pth", "--epochs", 1, "-o", "t.pth")
     assert (again.code, "is also the input" in again.err) == (1, True)

@@ -22,12 +22,13 @@ $(WORK)/r20.pth: artifacts/reference/r20.pth | $(INSTALLED)
 endif
 
 $(WORK)/r32.pth: $(R32_WEIGHTS) | $(INSTALLED)
+	$(if $<,,$(error r32 is imported: give R32_WEIGHTS=resnet32-d509ac18.th))
 	@mkdir -p $(@D)
 	$(RCOMPRESS) import $< --arch resnet32 --shortcut pad --dataset cifar10 \
 	  --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 -o $@
 
 $(WORK)/%.xml: $(WORK)/%.onnx
-	$(RCOMPRESS) build-engine $< -o $@ --no-verdict
+	$(RCOMPRESS) build-engine $< -o $@ --no-verdict --threads $(THREADS)
 
 # $(call WAY,NAME,SUFFIX,COMMAND,OPTIONS,TEACHER,FROM): WORK/STEM-NAME.SUFFIX from WORK/STEM.pth (FROM=onnx: from
 # WORK/STEM.onnx), with a TEACHER if any.
@@ -60,7 +61,7 @@ endef
 define TABLE_OF_MODEL
 table-$(1): $(RESULTS)/$(1)-$(5).md
 $(RESULTS)/$(1)/$(5).bench.result.json: $(4:%=$(WORK)/$(5)%) $(3:%=$(RESULTS)/$(1)/$(5)%.eval.result.json)
-	$$(RCOMPRESS) bench $(4:%=$(WORK)/$(5)%) -b 1 -b 64 --threads 1 -o $$@
+	$$(RCOMPRESS) bench $(4:%=$(WORK)/$(5)%) -b 1 -b 64 --threads 1 --device cpu -o $$@
 $(RESULTS)/$(1)-$(5).md: $(RESULTS)/$(1)/$(5).bench.result.json $(RESULTS)/$(5).test-b.eval.result.json
 	$$(RCOMPRESS) report $$^ $(3:%=$(RESULTS)/$(1)/$(5)%.eval.result.json) \
 	  --baseline $(5).pth --title "$(2)" -o $$@ -o $$(@:.md=.html)

@@ -48,7 +48,7 @@ $(call other,filters30-ft,sparsify,--filters 0.3 $(RETRAIN),FINETUNED)
 $(call other,nm24-ft,sparsify,--nm 2:4 $(RETRAIN),FINETUNED)
 $(call other,ratio30-ft,prune,--ratio 0.3 --round-to $(ROUND_TO) $(RETRAIN),FINETUNED)
 $(call other,ratio30-steps3-ft,prune,--ratio 0.3 --round-to $(ROUND_TO) --steps 3 --resume \
-  --finetune-epochs $(shell expr $(FINETUNE_EPOCHS) / 3),FINETUNED)
+  --finetune-epochs $(shell expr \( $(FINETUNE_EPOCHS) + 2 \) / 3),FINETUNED)
 
 PRUNING_SPEED := $(foreach percent,$(REMOVED),\
   l2-local-macs$(percent) l2-global-macs$(percent) l2-adaptive-macs$(percent)) $(SPARSE) $(FINETUNED)

@@ -25,6 +25,15 @@ $(foreach share,50:0.5x 75:0.25x 90:0.1x,$(eval $(call RETRAINED,params$(firstwo
   --target-params $(lastword $(subst :, ,$(share))) --round-to 4)))
 $(foreach share,50 75 90,$(eval $(call RETRAINED,grown$(share),sparsify,--sparsity 0.$(share) --schedule cubic)))
 
+# ENGINE=plan: TensorRT's engines too, on a machine that runs them
+$(WORK)/%.plan: $(WORK)/%.onnx
+	$(RCOMPRESS) build-engine $< -o $@ --no-verdict
+$(WORK)/%-fp16.plan: $(WORK)/%.onnx
+	$(RCOMPRESS) build-engine $< -o $@ --fp16
+$(WORK)/%-w8a8-minmax.plan: $(WORK)/%.onnx
+	$(RCOMPRESS) build-engine $< -o $@ --int8 --no-verdict
+plans = $(if $(filter plan,$(SUFFIX)),$(1))
+
 define TAUGHT_BY_LARGER
 $(WORK)/s18-kd-$(1).pth: $(WORK)/s50.pth $(2)
 	$$(RCOMPRESS) distill --teacher $$< --student $(3) -o $$@ --epochs $(STUDENT_EPOCHS) --resume --threads $$(THREADS)
@@ -42,23 +51,29 @@ $(RESULTS)/tables.csv: $(STUDIES:%=$(RESULTS)/%.md) $(PUBLISHED_FIGURES)
 halves := .pth -fp16.onnx -w8a8-minmax.onnx
 FILES.resnet18 := r18.pth r18-amp.pth $(if $(TRAIN.r18-fp32),r18-fp32.pth) r18-fp16.onnx r18-w8a8-minmax.onnx \
   r18-w8a8-minmax.xml r18-c100.pth r18-c100-fp16.onnx r18-c100-w8a8-minmax.onnx r20.pth $(foreach percent,$(PERCENTS.r18),\
-  $(halves:%=r18-pruned$(percent)%) r18-pruned$(percent)-w8a8-minmax.xml)
+  $(halves:%=r18-pruned$(percent)%) r18-pruned$(percent)-w8a8-minmax.xml) $(call plans,r18.plan r18-fp16.plan \
+  r18-w8a8-minmax.plan r20.plan $(foreach percent,$(PERCENTS.r18),\
+  $(patsubst -%.onnx,r18-pruned$(percent)-%.plan,$(filter -%.onnx,$(halves)))))
 FILES.resnet20 := $(halves:%=r20%) $(foreach percent,$(PERCENTS.r20),$(halves:%=r20-pruned$(percent)%))
 FILES.cpu := i18.pth i18-w8a8.x86 i18-w8a8-minmax.xml i18-masked30.pth
 FILES.survey := s18.pth s50.pth s18-kd-pre.pth s18-kd-scratch.pth s18-kd-pre-clusters256.pth s18-kd-pre-w8a8-minmax.onnx \
   s18-kd-pre-w8a8-tensor-minmax.onnx s18-kd-pre-w8a8-qat.onnx s18-kd-pre.onnx s18-kd-pre-fp16.onnx s50-nm24-ft.pth \
   $(foreach share,50 75 90,s50-steps$(share).pth s50-params$(share).pth s50-grown$(share).pth s50-sparse$(share).pth) \
-  s50-clusters256.pth s50-w8a8-minmax.onnx s50-w8a8-tensor-minmax.onnx s50-w8a8-qat.onnx s50.onnx s50-fp16.onnx
+  s50-clusters256.pth s50-w8a8-minmax.onnx s50-w8a8-tensor-minmax.onnx s50-w8a8-qat.onnx s50.onnx s50-fp16.onnx \
+  $(call plans,s50.plan s50-fp16.plan s18-kd-pre.plan s18-kd-pre-fp16.plan)
 FILES.playground := r20.pth r20-fp16.onnx r20-binary.pth r20-pruned60.pth r20-pruned60-fp16.onnx r20-pruned60-w8a8-minmax.onnx \
   r20-pruned60-binary.pth r20-sparse75-ft.pth r20-sparse75-ft-fp16.onnx $(RANKS:%=r20-rank%.pth)
 FILES.resnet50 := c50.pth $(STEPS:%=c50-steps-step%.pth) c50-steps.pth
 
 # $(call PUBLISHED,NAME,TITLE,BASELINE,BENCH OPTIONS,REPORT OPTIONS): all of FILES.NAME, judged and timed. RESULTS/NAME/judged
 # is as old as the last accuracy; what is newer is judged again, on CIFAR-10 and -100 apart. Where all tables are made, speed
-# is measured once all is judged (SCALE=smoke does not wait: its figures are of no use).
+# is measured once all is judged, a table after the other, and reports come last (SCALE=smoke does not wait: its figures are
+# of no use).
 figures_of = $(filter %/$(1).csv,$(PUBLISHED_FIGURES))
 judge = $(if $(1),$(RCOMPRESS) eval $(1) --threads $(THREADS) -o $(@D))
 all_judged := $(and $(filter tables,$(MAKECMDGOALS)),$(filter-out smoke,$(SCALE)),$(STUDIES:%=$(RESULTS)/%/judged))
+all_timed := $(if $(all_judged),$(STUDIES:%=$(RESULTS)/%/bench.result.json))
+timed_before :=
 define PUBLISHED
 .PHONY: table-$(1)
 tables: table-$(1)
@@ -68,19 +83,20 @@ $(RESULTS)/$(1)/judged: $(FILES.$(1):%=$(WORK)/%)
 	$$(call judge,$$(filter-out $(WORK)/r18-c100%,$$?))
 	$$(call judge,$$(filter $(WORK)/r18-c100%,$$?))
 	@touch $$@
-$(RESULTS)/$(1)/bench.result.json: $(RESULTS)/$(1)/judged | $(all_judged)
+$(RESULTS)/$(1)/bench.result.json: $(RESULTS)/$(1)/judged | $(all_judged) $(timed_before)
 	$$(RCOMPRESS) bench $(FILES.$(1):%=$(WORK)/%) $(4) $$(BENCH) -o $$@
-$(RESULTS)/$(1).md: $(RESULTS)/$(1)/bench.result.json $(call figures_of,$(1))
+$(if $(all_judged),$(eval timed_before := $(RESULTS)/$(1)/bench.result.json))
+$(RESULTS)/$(1).md: $(RESULTS)/$(1)/bench.result.json $(call figures_of,$(1)) | $(all_timed)
 	$$(RCOMPRESS) report $(RESULTS)/$(1) --baseline $(3) --title "$(2)" $(5) $(addprefix --against ,$(call figures_of,$(1))) \
 	  -o $$@ -o $$(@:.md=.html)
 endef
 
-table-resnet18: ## ResNet-18 pruned and in TensorRT (SCALE=smoke|cpu|full, as all of these)
+table-resnet18: ## ResNet-18 pruned, FP16 and INT8 (SCALE=smoke|cpu|full, as all of these; ENGINE=plan: TensorRT too)
 $(eval $(call PUBLISHED,resnet18,ResNet-18: pruning and INT8,r18.pth,-b 1))
 table-resnet20: ## ResNet-20, pruned by 10 to 90 %
 $(eval $(call PUBLISHED,resnet20,ResNet-20: pruning and INT8,r20.pth,-b 1))
 table-cpu: ## INT8 and masks on one CPU thread
-$(eval $(call PUBLISHED,cpu,INT8 on one CPU thread,i18.pth,-b 1 --threads 1))
+$(eval $(call PUBLISHED,cpu,INT8 on one CPU thread,i18.pth,-b 1 --threads 1 --device cpu))
 table-survey: ## The survey's 29 rows
 $(eval $(call PUBLISHED,survey,Survey,s50.pth,-b 32))
 table-playground: ## FP16, binary weights, pruning, factorization and their combinations

@@ -22,10 +22,10 @@ $(foreach count,256 16,$(eval $(call WAY,clusters$(count),pth,cluster,--clusters
 $(eval $(call WAY,binary,pth,binarize,--epochs $(BINARY_EPOCHS) --resume))
 
 $(WORK)/%-bf16.xml: $(WORK)/%.onnx  # ONNX Runtime has no convolution in BF16 on a CPU, so no .onnx
-	$(RCOMPRESS) build-engine $< -o $@ --bf16 --no-verdict
+	$(RCOMPRESS) build-engine $< -o $@ --bf16 --no-verdict --threads $(THREADS)
 
 $(WORK)/%-w8a8.x86: $(WORK)/%.pth
-	$(RCOMPRESS) build-engine $< -o $@ --int8
+	$(RCOMPRESS) build-engine $< -o $@ --int8 --threads $(THREADS)
 
 QUANTIZATION_SPEED := w8a8-minmax w8a8-tensor-minmax w8a8-qat w4a8-qat fp16
 
@@ -40,9 +40,9 @@ RESNET18_SPEED := .pth .onnx .xml -bf16.xml -w8a8.x86 -w8a8-minmax.onnx -w8a8-mi
 table-quantization: $(RESULTS)/quantization-r18-untrained.md
 $(WORK)/r18-untrained.pth: | $(INSTALLED)
 	@mkdir -p $(@D)
-	$(RCOMPRESS) train --arch resnet18 --dataset cifar10 --epochs 0 -o $@
+	$(RCOMPRESS) train --arch resnet18 --dataset $(STUDENT_DATA) --epochs 0 -o $@
 $(RESULTS)/quantization/r18-untrained.bench.result.json: $(RESNET18_SPEED:%=$(WORK)/r18-untrained%)
 	@mkdir -p $(@D)
-	$(RCOMPRESS) bench $^ -b 1 -b 64 --threads 1 -o $@
+	$(RCOMPRESS) bench $^ -b 1 -b 64 --threads 1 --device cpu -o $@
 $(RESULTS)/quantization-r18-untrained.md: $(RESULTS)/quantization/r18-untrained.bench.result.json
 	$(RCOMPRESS) report $< --title "Quantization: speed of a ResNet-18, untrained" -o $@

@@ -12,6 +12,7 @@ FINETUNE_EPOCHS := 1
 QAT_EPOCHS      := 1
 BINARY_EPOCHS   := 1
 STUDENT_EPOCHS  := 2
+STUDENT_DATA    := digits
 PERCENTS.r18    := 60
 PERCENTS.r20    := 60
 IN_STEPS        := --ratio 0.6 --steps 2 --finetune-epochs 1

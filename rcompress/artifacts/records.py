@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -97,12 +98,19 @@ def find_record_files(sources: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     skipped: list[Path] = []
     for source in sources:
         if source.is_dir():
-            found += sorted(source.rglob(f"*{SUFFIX}"))
+            found += files_below(source, SUFFIX)
         elif source.name.endswith(SUFFIX) or not source.exists() or _holds_records(source):
             found.append(source)
         else:
             skipped.append(source)
     return list(dict.fromkeys(found)), skipped
+
+
+def files_below(folder: Path, ending: str) -> list[Path]:
+    """The files below ``folder`` whose names end so, sorted; a folder that goes meanwhile has none."""
+    return sorted(
+        Path(parent, name) for parent, _, names in os.walk(folder) for name in names if name.endswith(ending)
+    )
 
 
 def _holds_records(path: Path) -> bool:

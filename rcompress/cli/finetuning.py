@@ -66,7 +66,11 @@ class Finetuning:
 
         if not self.epochs:
             return {}
-        told: dict[str, Any] = {"finetune": asdict(self.recipe()), "precision": settings.precision}
+        told: dict[str, Any] = {
+            "finetune": asdict(self.recipe()),
+            "precision": settings.precision,
+            "seed": settings.seed,
+        }
         return told if loss is None else {**told, "distillation": loss.identity()}
 
     def run(

@@ -36,6 +36,9 @@ INTEGER_VALUES: dict[str, tuple[int, ...]] = {
 """Operators on integers by themselves (without Q/DQ) and their inputs that are values, not scales or zero points.
 Shapes cannot be inferred through all of them, so that their cost stays unknown."""
 
+NOT_LEARNED: dict[str, tuple[int, ...]] = {"BatchNormalization": (3, 4), "Clip": (1, 2)}
+"""Operators and their inputs that were measured or chosen: running mean and variance, bounds."""
+
 PACKED_BITS: dict[int, int] = {TensorProto.INT4: 4, TensorProto.UINT4: 4}
 """Types that are packed below one byte; of all others NumPy knows the size."""
 
@@ -57,7 +60,7 @@ def constant_tensors(model: onnx.ModelProto) -> dict[str, TensorProto]:
 
 
 def parameter_tensors(model: onnx.ModelProto) -> dict[str, TensorProto]:
-    """The stored tensors that are parameters: no scales, zero points or shapes."""
+    """The stored tensors that are parameters: no scales, zero points, shapes, running statistics or bounds."""
     helpers = {name for node in model.graph.node for name in _helper_inputs(node)}
     return {
         name: tensor
@@ -113,6 +116,8 @@ def attribute_ints(node: NodeProto, name: str, default: Sequence[int]) -> list[i
 
 
 def _helper_inputs(node: NodeProto) -> Sequence[str]:
+    if node.op_type in NOT_LEARNED:
+        return [name for i, name in enumerate(node.input) if i in NOT_LEARNED[node.op_type]]
     values = (0,) if node.op_type in QUANTIZERS else INTEGER_VALUES.get(node.op_type)
     return () if values is None else [name for i, name in enumerate(node.input) if i not in values]
 

@@ -11,15 +11,36 @@ import polars as pl
 
 from rcompress.artifacts.records import Record, find_record_files, read_records
 from rcompress.errors import RcompressError
-from rcompress.report.compare import baseline_name, with_deltas
-from rcompress.report.frame import Row, frame_from_records, repeated
-from rcompress.report.lineage import Step, histories
+from rcompress.report.compare import baseline_of, with_deltas
+from rcompress.report.frame import (
+    ACCURACY_KEYS,
+    SPEED_KEYS,
+    Row,
+    frame_from_records,
+    names_of,
+    repeated,
+)
+from rcompress.report.lineage import Step, histories, identity
 from rcompress.report.published import beside
 from rcompress.report.score import scored
 from rcompress.report.seeds import seed_notes
 from rcompress.report.text import printable
 
 TITLE = "Compression report"
+REPEATED = (
+    (
+        "eval",
+        ACCURACY_KEYS,
+        "accuracy measured more than once on the same images; the record read last counts, wherever it was taken",
+    ),
+    (
+        "bench",
+        SPEED_KEYS,
+        "timed more than once under the same conditions; the record read last counts, of several one taken in "
+        "turns with the baseline's",
+    ),
+)
+"""Of what only one measurement is shown: kind of record, conditions, what is said of it."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +50,7 @@ class Report:
     Attributes:
         title: the page's heading.
         frame: a row per artifact and condition, with the deltas (see `frame_from_records`, `with_deltas`).
-        baseline: the artifact that deltas are against.
+        baseline, baseline_backend: the artifact that deltas are against, and what it ran in.
         histories: per SHA-256, the steps that made the artifact, oldest first.
         notes: what the records say their readers must know, each with the artifact's name.
         machines: the distinct machines that measured, in words.
@@ -42,6 +63,7 @@ class Report:
     title: str
     frame: pl.DataFrame
     baseline: str
+    baseline_backend: str | None
     histories: dict[str, list[Step]]
     notes: list[str]
     machines: list[str]
@@ -55,6 +77,7 @@ class Report:
         return {
             "title": self.title,
             "baseline": self.baseline,
+            "baseline_backend": self.baseline_backend,
             "rows": self.frame.to_dicts(),
             "notes": self.notes,
             "machines": self.machines,
@@ -86,12 +109,14 @@ def build_report(
     measured = frame_from_records(records)
     steps = histories(records)
     frame = with_deltas(scored(measured) if score else measured, baseline)
+    artifact, backend = baseline_of(measured, baseline)
     return Report(
         title=title,
         frame=frame,
-        baseline=baseline_name(measured, baseline),
+        baseline=artifact,
+        baseline_backend=backend,
         histories=steps,
-        notes=seed_notes(frame, steps) + _notes(records),
+        notes=seed_notes(frame, steps) + _notes(records, names_of(frame)),
         machines=_distinct(_machine(record) for record in records),
         versions=_versions(records),
         records=records,
@@ -116,22 +141,22 @@ def read_sources(sources: Iterable[Path]) -> tuple[list[Record], list[Path], lis
     return [record for path in files for record in read_records(path)], files, skipped
 
 
-def _notes(records: Sequence[Record]) -> list[str]:
-    """Each note once, with the artifacts it is about unless it is about all."""
+def _notes(records: Sequence[Record], names: Mapping[str, str]) -> list[str]:
+    """Each note once, with the artifacts it is about unless it is about all; then what was measured twice."""
     about: dict[str, list[str]] = {}
     for record in records:
         for note in record.notes:
-            about.setdefault(str(printable(note)), []).append(str(printable(record.artifact)))
-    everything = {str(printable(record.artifact)) for record in records}
+            about.setdefault(str(printable(note)), []).append(names[identity(record)])
     notes = [
-        note if set(names) == everything else f"{', '.join(dict.fromkeys(names))}: {note}"
-        for note, names in about.items()
+        note if set(found) == set(names.values()) else f"{', '.join(dict.fromkeys(found))}: {note}"
+        for note, found in about.items()
     ]
-    return notes + [
-        f"{name}: measured more than once under the same conditions; the record read last counts, of times one "
-        "taken in turns with the baseline's"
-        for name in repeated(records)
+    twice = [
+        f"{names[sha256]}: {said}"
+        for kind, keys, said in REPEATED
+        for sha256 in repeated(records, kind, keys)
     ]
+    return notes + twice
 
 
 def _machine(record: Record) -> str:

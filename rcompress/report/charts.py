@@ -73,7 +73,7 @@ def bars(rows: Sequence[Row], measure: Measure, until: str) -> alt.LayerChart:
     """
     points = [_bar(*point, measure, until) for point in zip(rows, _unique_names(rows), strict=True)]
     names = alt.Y("name:N", title=None, sort=[point["name"] for point in points])
-    across = axis_for(measure, [point["until"] for point in points])
+    across = axis_for(measure, [point[key] for point in points for key in ("x", "until")])
     across = replace(across, high=ROOM_FOR_FIGURES * across.high)
     base = alt.Chart().encode(
         y=names.axis(labelExpr=BOTH_ENDS, labelLimit=180, ticks=False, domain=False),

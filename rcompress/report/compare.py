@@ -22,7 +22,8 @@ def with_deltas(frame: pl.DataFrame, baseline: str | None = None) -> pl.DataFram
     """Add what each row gains and loses against the baseline.
 
     The baseline is an artifact in one backend: the first row of ``baseline`` (of all, if None) and that
-    artifact's other rows in the same backend, so that batch 1 is compared with batch 1.
+    artifact's other rows in the same backend, so that batch 1 is compared with batch 1. Where its accuracy was
+    not measured there, that in another backend counts.
 
     Returns:
         ``frame``, a row for each condition, with ``compression_ratio`` (baseline bytes over bytes),
@@ -36,14 +37,16 @@ def with_deltas(frame: pl.DataFrame, baseline: str | None = None) -> pl.DataFram
     """
     rows = frame.to_dicts()
     base = _baseline_rows(rows, baseline)
-    deltas = [_deltas(row, base) for row in rows]
+    evaluated = _evaluated(rows, base)
+    deltas = [_deltas(row, base, evaluated) for row in rows]
     compared = frame.drop(DELTAS, strict=False).hstack(pl.DataFrame(deltas, schema=DELTAS))
     return compared[_counting(compared.to_dicts())]
 
 
-def baseline_name(frame: pl.DataFrame, baseline: str | None) -> str:
-    """The artifact that ``with_deltas`` compares with."""
-    return str(_baseline_rows(frame.to_dicts(), baseline)[0]["artifact"])
+def baseline_of(frame: pl.DataFrame, baseline: str | None) -> tuple[str, str | None]:
+    """The artifact that ``with_deltas`` compares with, and the backend it ran in."""
+    first = _baseline_rows(frame.to_dicts(), baseline)[0]
+    return str(first["artifact"]), first["backend"]
 
 
 def _baseline_rows(rows: Sequence[Row], baseline: str | None) -> list[Row]:
@@ -58,8 +61,15 @@ def _baseline_rows(rows: Sequence[Row], baseline: str | None) -> list[Row]:
     return [row for row in rows if (row["sha256"], row["backend"]) == (first["sha256"], first["backend"])]
 
 
-def _deltas(row: Row, base: Sequence[Row]) -> Row:
-    accuracy, accuracy_reason = _comparable(row, base, "top1_percent", tuple(ACCURACY_KEYS))
+def _evaluated(rows: Sequence[Row], base: Sequence[Row]) -> list[Row]:
+    """The baseline's rows with an accuracy: those in its backend, or else in others."""
+    own = [row for row in rows if row["sha256"] == base[0]["sha256"] and row["top1_percent"] is not None]
+    return [row for row in own if row["backend"] == base[0]["backend"]] or own
+
+
+def _deltas(row: Row, base: Sequence[Row], evaluated: Sequence[Row]) -> Row:
+    nearest = sorted(evaluated, key=lambda other: bool(other["backend"] != row["backend"]))
+    accuracy, accuracy_reason = _comparable(row, nearest or base, "top1_percent", tuple(ACCURACY_KEYS))
     speed, speed_reason = _comparable(row, base, "latency_p50_ms", (*SPEED_KEYS, *BENCH_RUN))
     return {
         "compression_ratio": _ratio(base[0]["size_bytes"], row["size_bytes"]),

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from rcompress.artifacts.records import Record
 from rcompress.report.build import Report
 from rcompress.report.charts import FONT, layered, png_of
-from rcompress.report.frame import ACCURACY_KEYS
+from rcompress.report.frame import ACCURACY_KEYS, names_of
 from rcompress.report.lineage import identity
 from rcompress.report.plots import Plot
 from rcompress.report.text import in_words, printable
@@ -56,17 +56,17 @@ def confusion_plots(report: Report) -> tuple[list[Plot], list[str]]:
     Returns:
         The plots, and a sentence for each matrix that is none.
     """
-    plots, missing = [], []
+    plots, missing, names = [], [], names_of(report.frame)
     for ending, record in _chosen(report).items():
         try:
-            matrix, names = _checked(record.context["confusion"], _class_names(record))
+            matrix, classes = _checked(record.context["confusion"], _class_names(record))
         except (ValueError, TypeError, OverflowError) as error:
-            missing.append(f"No confusion matrix of {printable(record.artifact)}: {error}.")
+            missing.append(f"No confusion matrix of {names[identity(record)]}: {error}.")
             continue
         where = in_words({key: printable(record.context.get(key)) for key in ("dataset", "split", "backend")})
         if len(matrix) > 1:
-            title = f"Confusion of {printable(record.artifact)}"
-            plots.append(Plot(f"confusion-{ending}", title, [where, READING], _chart(matrix, names)))
+            title = f"Confusion of {names[identity(record)]}"
+            plots.append(Plot(f"confusion-{ending}", title, [where, READING], _chart(matrix, classes)))
     return plots, missing
 
 

@@ -23,18 +23,23 @@ READING = (
 
 
 def drop_plots(report: Report) -> list[Plot]:
-    """One row per method that was measured on two data sets at least, one dot per data set."""
-    changes = _changes(report)
-    datasets: dict[tuple[str, int], set[str]] = {}
-    for change in changes:
-        datasets.setdefault((change["method"], change["network"]), set()).add(change["dataset"])
-    points = [change for change in changes if len(datasets[change["method"], change["network"]]) > 1]
-    names = list(dict.fromkeys(point["dataset"] for point in points))[:SERIES_MOST]
-    if not points:
+    """One row per method and network that was measured on two data sets at least, one dot per data set."""
+    rows: dict[tuple[str, str], list[Row]] = {}
+    for change in _changes(report):
+        rows.setdefault((change["method"], change["network"]), []).append(change)
+    shared = {key: row for key, row in rows.items() if len({change["dataset"] for change in row}) > 1}
+    if not shared:
         return []
-    methods = list(dict.fromkeys(point["method"] for point in points))
-    chart = _dots([point for point in points if point["dataset"] in names], methods, names)
-    height = ROW_STEP * len(methods)
+    several = len({network for _, network in shared}) > 1
+    points = [
+        {**change, "row": f"{method}, {network}" if several else method}
+        for (method, network), row in shared.items()
+        for change in row
+    ]
+    names = list(dict.fromkeys(point["dataset"] for point in points))[:SERIES_MOST]
+    labels = list(dict.fromkeys(point["row"] for point in points))
+    chart = _dots([point for point in points if point["dataset"] in names], labels, names)
+    height = ROW_STEP * len(labels)
     return [
         Plot("drop-datasets", "Same method, other data", list(READING), chart, height, series_colours(names))
     ]
@@ -72,32 +77,32 @@ def _nearest(roots: Sequence[Row], backend: str | None) -> Row:
     return next((root for root in roots if root["backend"] == backend), roots[0])
 
 
-def _networks(rows: Iterable[Row]) -> dict[str, int]:
-    """By SHA-256, a number that networks share whose MACs agree."""
-    numbers: dict[str, int] = {}
-    firsts: list[int] = []
+def _networks(rows: Iterable[Row]) -> dict[str, str]:
+    """By SHA-256, a network's name, which those share whose MACs agree: that of the first of them."""
+    names: dict[str, str] = {}
+    firsts: dict[str, int] = {}
     for row in rows:
         if not row["macs"]:
             continue
-        near = [n for n, macs in enumerate(firsts) if abs(row["macs"] / macs - 1) <= SAME_MACS]
-        if not near:
-            firsts.append(row["macs"])
-        numbers.setdefault(row["sha256"], near[0] if near else len(firsts) - 1)
-    return numbers
+        near = (name for name, macs in firsts.items() if abs(row["macs"] / macs - 1) <= SAME_MACS)
+        name = next(near, row["artifact"])
+        firsts.setdefault(name, row["macs"])
+        names.setdefault(row["sha256"], name)
+    return names
 
 
-def _dots(points: Sequence[Row], methods: Sequence[str], datasets: Sequence[str]) -> alt.LayerChart:
-    down = alt.Y("method:N", title=None, sort=list(methods), axis=None)
+def _dots(points: Sequence[Row], labels: Sequence[str], datasets: Sequence[str]) -> alt.LayerChart:
+    down = alt.Y("row:N", title=None, sort=list(labels), axis=None)
     across = alt.X("x:Q", title="change of top-1 (points)", scale=alt.Scale(padding=10))
     colours = series_colours(datasets)
     colour = alt.Color("dataset:N").scale(domain=list(colours), range=list(colours.values()))
     base = alt.Chart().encode(y=down, x=across)
     said = ("artifact", "method", "dataset", "points")
     layers = [
-        alt.Chart(alt.InlineData([{"method": method} for method in methods]))
+        alt.Chart(alt.InlineData([{"row": label} for label in labels]))
         .mark_text(align="left", dy=-LABEL_ABOVE, tooltip=None)
-        .encode(y=down, x=alt.value(0), text="method:N"),
-        base.mark_line(color=OTHER_COLOUR, strokeWidth=1.5).encode(detail="method:N"),
+        .encode(y=down, x=alt.value(0), text="row:N"),
+        base.mark_line(color=OTHER_COLOUR, strokeWidth=1.5).encode(detail="row:N"),
         base.mark_point(filled=True, size=80, opacity=1).encode(
             color=colour.legend(alt.Legend(columns=2, labelLimit=0)),
             tooltip=[alt.Tooltip(field=name, type="nominal") for name in said],

@@ -13,7 +13,8 @@ from rcompress.artifacts.records import Record
 from rcompress.report.build import Report
 from rcompress.report.charts import FONT, layered, png_of
 from rcompress.report.curves import PALETTE
-from rcompress.report.frame import Row
+from rcompress.report.frame import Row, names_of
+from rcompress.report.lineage import identity
 from rcompress.report.plots import Plot
 from rcompress.report.text import in_words, printable
 from rcompress.search.feature_points import FEATURES, Embedding, FeaturePair
@@ -68,15 +69,18 @@ def feature_plots(report: Report) -> tuple[list[Plot], list[str]]:
     """
     plots: list[Plot] = []
     missing: list[str] = []
+    names = names_of(report.frame)
     for number, record in enumerate(r for r in report.records if r.kind == FEATURES):
         try:
-            plots += _record_plots(record, f"features-{number}" if number else "features")
+            plots += _record_plots(
+                record, names[identity(record)], f"features-{number}" if number else "features"
+            )
         except (KeyError, TypeError, ValueError) as error:
-            missing.append(f"No features of {printable(record.artifact)}: {error}.")
+            missing.append(f"No features of {names[identity(record)]}: {error}.")
     return plots, missing
 
 
-def _record_plots(record: Record, stem: str) -> list[Plot]:
+def _record_plots(record: Record, name: str, stem: str) -> list[Plot]:
     """Four panels; both networks of a plane have the same axes."""
     context, pair = record.context, _pair(record.context)
     classes, order = _classes(pair, [str(printable(name)) for name in context["classes"]])
@@ -90,16 +94,16 @@ def _record_plots(record: Record, stem: str) -> list[Plot]:
     )
     sides = {
         "before": (str(printable(context["against"])), pair.before),
-        "after": (str(printable(record.artifact)), pair.after),
+        "after": (name, pair.after),
     }
     plots = []
     for plane, method in PLANES.items():
         limits = _limits([getattr(embedding, plane) for _, embedding in sides.values()])
-        for side, (name, embedding) in sides.items():
+        for side, (network, embedding) in sides.items():
             lines = [where, _pca_said(embedding) if plane == "pca" else READING]
             dots = _dots(alt.Chart(), limits, order).encode(tooltip="class:N")
             chart = layered(_points(getattr(embedding, plane), classes), [dots])
-            title = f"Features of {name}: {method}"
+            title = f"Features of {network}: {method}"
             plots.append(Plot(f"{stem}-{plane}-{side}", title, lines, chart, PANEL, legend))
     return plots
 

@@ -75,15 +75,17 @@ def frame_from_records(records: Sequence[Record]) -> pl.DataFrame:
     return frame.select(*keys, pl.exclude(*keys, "lineage"), "lineage")
 
 
-def repeated(records: Iterable[Record]) -> list[str]:
-    """Artifacts that several ``eval`` or ``bench`` records measured under the same conditions."""
-    schema = RUN_KEYS | SPEED_KEYS | ACCURACY_KEYS
-    measured = Counter(
-        (_name(record), record.kind, *_conditions(record, schema).values())
-        for record in records
-        if record.kind in ("eval", "bench")
-    )
-    return list(dict.fromkeys(name for (name, *_), count in measured.items() if count > 1))
+def repeated(records: Iterable[Record], kind: str, keys: dict[str, type[pl.DataType]]) -> list[str]:
+    """SHA-256s of the artifacts that several records of ``kind`` measured under the same conditions ``keys``."""
+    schema = RUN_KEYS | keys
+    measured = Counter(tuple(_conditions(r, schema).items()) for r in records if r.kind == kind)
+    found = [str(dict(conditions)["sha256"]) for conditions, count in measured.items() if count > 1]
+    return list(dict.fromkeys(found))
+
+
+def names_of(frame: pl.DataFrame) -> dict[str, str]:
+    """Each artifact's name by its SHA-256, as the tables show it: no two have the same."""
+    return dict(frame.select("sha256", "artifact").iter_rows())
 
 
 def _artifacts(records: Sequence[Record]) -> pl.DataFrame:

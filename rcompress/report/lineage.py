@@ -33,11 +33,10 @@ def command_text(step: Step) -> str:
     typed = step.get("invocation")
     if typed and isinstance(typed, list | tuple):
         return shlex.join(str(word) for word in typed)
-    options = step.get("options")
     words = [str(step.get("command", "?"))]
     if step.get("parent_name"):
         words.append(shlex.quote(str(step["parent_name"])))
-    for name, value in options.items() if isinstance(options, Mapping) else ():
+    for name, value in mapping(step.get("options")).items():
         words += _option(str(name), value)
     return " ".join(words)
 
@@ -55,6 +54,11 @@ def history_text(lineage: Iterable[Step]) -> str:
 def commands_of(history: str) -> str:
     """Of such a line the commands alone: ``train → prune → export``."""
     return ARROW.join(step.split(" ", 1)[0] for step in history.split(ARROW))
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """``value``, or nothing where a record has something else there."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _option(name: str, value: object) -> list[str]:

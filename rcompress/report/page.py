@@ -14,7 +14,7 @@ import vl_convert
 
 from rcompress.report.build import Report
 from rcompress.report.charts import backend_colours
-from rcompress.report.frame import Row
+from rcompress.report.frame import LARGEST, Row
 from rcompress.report.lineage import Step, command_text
 from rcompress.report.plots import Plot
 from rcompress.report.published_table import COMPARISON, NOT_MEASURED, published_table
@@ -118,7 +118,8 @@ def _filtered(label: str, table: Table, rows: Sequence[str]) -> str:
 
 def _row(report: Report, table: Table, index: int) -> str:
     row = table.rows[index]
-    tag = '<span class="tag">baseline</span>' if row["artifact"] == report.baseline else ""
+    is_baseline = (row["artifact"], row["backend"]) == (report.baseline, report.baseline_backend)
+    tag = '<span class="tag">baseline</span>' if is_baseline else ""
     steps = _history(row["sha256"], report.histories.get(row["sha256"], []))
     return _unfolding(table, index, tag, steps)
 
@@ -187,7 +188,7 @@ def _step(step: Step) -> str:
     figures = [
         f"{name} {significant(value, 4)}"
         for name, value in (metrics.items() if isinstance(metrics, dict) else ())
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
     ]
     details = [
         str(step.get("created") or "")[:16].replace("T", " "),

@@ -27,6 +27,7 @@ from rcompress.report.text import in_words
 FRONT = "Filled, dashed line: Pareto front, nothing is better in both."
 INTERVAL = "Thin lines: 95 % interval."
 WHISKER = "Thin lines: to the 90th percentile."
+SEPARATE = "Times of several runs of rcompress bench, not taken in turns: small differences mean nothing."
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,15 @@ def plots_of(rows: Sequence[Row]) -> tuple[list[Plot], list[str]]:
         points, conditions = comparable(rows, (y, x), prefer)
         if points:
             reading = FRONT + (f" {INTERVAL}" if any(point.get(f"{y.key}_low") for point in points) else "")
-            plots.append(Plot(name, title, [in_words(conditions), reading], scatter(points, x, y)))
+            subtitle = [in_words(conditions), reading, *_separate(points, (x, y))]
+            plots.append(Plot(name, title, subtitle, scatter(points, x, y)))
         else:
             missing.append(_missing(title, rows, (y, x)))
     points, conditions = comparable(rows, (LATENCY,), smallest)
     if points:
         whiskers = [WHISKER] if any(point.get("latency_p90_ms") for point in points) else []
         chart = bars(points, LATENCY, "latency_p90_ms")
-        subtitle = [in_words(conditions), *whiskers]
+        subtitle = [in_words(conditions), *whiskers, *_separate(points, (LATENCY,))]
         plots.append(Plot("latency", "Latency", subtitle, chart, BAR_STEP * len(points)))
     else:
         missing.append(_missing("Latency", rows, (LATENCY,)))
@@ -104,6 +106,12 @@ SCATTERS: tuple[tuple[str, str, Measure, Measure, Callable[[int], int]], ...] = 
     ("accuracy-score", "Accuracy over MicroNet score", SCORED, ACCURACY, smallest),
     ("throughput-size", "Throughput over size", SIZE, THROUGHPUT, largest),
 )
+
+
+def _separate(points: Sequence[Row], measures: Sequence[Measure]) -> list[str]:
+    """Said where times stand beside each other that the table makes no ratio of."""
+    timed = any(measure in (LATENCY, THROUGHPUT) for measure in measures)
+    return [SEPARATE] if timed and len({point["bench_run"] for point in points}) > 1 else []
 
 
 def _missing(title: str, rows: Sequence[Row], measures: Sequence[Measure]) -> str:

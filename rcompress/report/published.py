@@ -56,8 +56,9 @@ FIGURES = (
     Figure("memory_bytes", "peak_memory_bytes", True),
 )
 NEEDED = ("published_id", "method", "command")
-TEXTS = (*NEEDED, "artifact", "arch", "dataset", "differs", "needs")
+TEXTS = (*NEEDED, "artifact", "arch", "dataset", "device", "differs", "needs")
 COMPARED = {"arch": "a {} here", "dataset": "on {} here"}
+DEVICE = "published_device"
 COLUMNS = (*TEXTS, *(figure.name for figure in FIGURES))
 PATTERN = "artifact_pattern"
 
@@ -67,12 +68,13 @@ def read_published(paths: Sequence[Path]) -> pl.DataFrame:
 
     Their columns: ``published_id``, ``method`` and ``command`` (what makes and measures the row), never empty;
     and any of ``artifact`` (name or glob of our file), ``arch`` and ``dataset`` (theirs; where our record tells
-    another, that is said), ``differs`` (what else differs between the settings; empty: nothing of model and
-    data), ``needs`` (what a measurement may lack), and the figures ``top1_percent``, ``top5_percent``,
-    ``size_bytes``, ``parameters``, ``nonzero``, ``latency_ms``, ``throughput_per_s``, ``memory_bytes``.
+    another, that is said), ``device`` (``cpu`` or ``gpu``: of their speed), ``differs`` (what else differs between
+    the settings; empty: nothing of model and data), ``needs`` (what a measurement may lack), and the figures
+    ``top1_percent``, ``top5_percent``, ``size_bytes``, ``parameters``, ``nonzero``, ``latency_ms``,
+    ``throughput_per_s``, ``memory_bytes``.
 
     Returns:
-        All those columns; figures, arch and dataset as ``published_...``, the artifact's as
+        All those columns; figures, arch, dataset and device as ``published_...``, the artifact's as
         ``artifact_pattern``; an empty text or figure is null.
 
     Raises:
@@ -97,7 +99,7 @@ def read_published(paths: Sequence[Path]) -> pl.DataFrame:
 
 def _column(name: str) -> str:
     """What a text of the file is called beside our own columns."""
-    return PATTERN if name == "artifact" else f"published_{name}" if name in COMPARED else name
+    return PATTERN if name == "artifact" else f"published_{name}" if name in (*COMPARED, "device") else name
 
 
 def beside(frame: pl.DataFrame, published: pl.DataFrame) -> pl.DataFrame:
@@ -109,7 +111,8 @@ def beside(frame: pl.DataFrame, published: pl.DataFrame) -> pl.DataFrame:
 
     Returns:
         Per published row, in their order, one row per row of ``frame`` whose artifact its pattern names, or
-        one with nulls where there is none; then the rows of ``frame`` that stand beside nothing
+        one with nulls where there is none, those on the device of the published speed alone where there are
+        such; then the rows of ``frame`` that stand beside nothing
         (``published_id`` is null). ``published_...`` are their figures, those of ``frame`` keep their names,
         ``difference_...`` is ours minus published and null where ``differs`` says why.
     """
@@ -118,11 +121,11 @@ def beside(frame: pl.DataFrame, published: pl.DataFrame) -> pl.DataFrame:
     pairs = _pairs(frame, published)
     joined = published.join(pairs, on="published_id", how="left", maintain_order="left_right")
     joined = joined.join(frame, on="artifact", how="left", maintain_order="left_right")
-    joined = joined.with_columns(_differs()).with_columns(_differences())
+    joined = joined.filter(_of_their_device()).with_columns(_differs()).with_columns(_differences())
     rest = frame.join(pairs, on="artifact", how="anti", maintain_order="left")
     whole = pl.concat([joined, rest], how="diagonal")
     theirs = [_column(name) for name in COMPARED]
-    first = ["published_id", "method", *(figure.theirs for figure in FIGURES)]
+    first = ["published_id", "method", *(figure.theirs for figure in FIGURES), DEVICE]
     last = [*(figure.difference for figure in FIGURES if figure.difference), "differs", "needs", "command"]
     return whole.select(*first, pl.exclude(*first, *last, *theirs, PATTERN), *last)
 
@@ -167,6 +170,10 @@ def _row(path: Path, line: int, cells: dict[str, str]) -> Row:
     for name in NEEDED:
         if not cells[name]:
             raise _fault(path, line, f"{name} is empty", "every published row has one")
+    if cells.get("device", "") not in ("", "cpu", "gpu"):
+        raise _fault(
+            path, line, f"its device is {printable(cells['device'])!r}", "write cpu or gpu, or nothing"
+        )
     row: Row = {_column(name): printable(cells.get(name) or None) for name in TEXTS}
     return row | {figure.theirs: _number(path, line, figure, cells.get(figure.name)) for figure in FIGURES}
 
@@ -200,6 +207,13 @@ def _pairs(frame: pl.DataFrame, published: pl.DataFrame) -> pl.DataFrame:
         if pattern and fnmatchcase(name.removesuffix(f" ({sha256[:7]})"), pattern)
     ]
     return pl.DataFrame(pairs, schema={"published_id": pl.String, "artifact": pl.String}, orient="row")
+
+
+def _of_their_device() -> pl.Expr:
+    """Whether a row of ours was taken on the device of the published speed, or none of its like was."""
+    ours = pl.when(pl.col("device") == "cpu").then(pl.lit("cpu")).otherwise(pl.lit("gpu"))
+    same = pl.col("device").is_not_null() & (ours == pl.col(DEVICE))
+    return same.fill_null(False) | ~same.fill_null(False).any().over("published_id")
 
 
 def _differs() -> pl.Expr:

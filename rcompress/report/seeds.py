@@ -9,16 +9,22 @@ from statistics import mean, stdev
 import polars as pl
 
 from rcompress.report.frame import ACCURACY_KEYS
-from rcompress.report.lineage import Step
+from rcompress.report.lineage import Step, mapping
+
+SEEDS = ("seed", "training_seed")
 
 
 def seed_notes(frame: pl.DataFrame, histories: Mapping[str, Sequence[Step]]) -> list[str]:
-    """Mean and sample standard deviation of the top-1 accuracy of every such family, in a sentence each."""
+    """Mean and sample standard deviation of the top-1 accuracy of every such family, in a sentence each.
+
+    Histories of before `train` told its architecture: only networks of as many parameters can be one family.
+    """
     families: dict[tuple[object, ...], dict[str, tuple[str, float]]] = {}
     for row in frame.filter(pl.col("top1_percent").is_not_null()).to_dicts():
         steps = histories[row["sha256"]]
         if any(_seed(step) is not None for step in steps):
-            key = (_without_seeds(steps), row["backend"], *(row[name] for name in ACCURACY_KEYS))
+            conditions = (row["backend"], *(row[name] for name in ACCURACY_KEYS))
+            key = (_without_seeds(steps), row["arch"] or row["parameters"], *conditions)
             seeds = json.dumps([_seed(step) for step in steps])
             families.setdefault(key, {})[seeds] = (row["artifact"], row["top1_percent"])
     return [_sentence(list(family.values())) for family in families.values() if len(family) > 1]
@@ -34,15 +40,12 @@ def _sentence(members: Sequence[tuple[str, float]]) -> str:
 
 
 def _seed(step: Step) -> object:
-    options = step.get("options")
-    return options.get("seed") if isinstance(options, Mapping) else None
+    return mapping(step.get("options")).get("seed")
 
 
 def _without_seeds(steps: Sequence[Step]) -> str:
     made = []
     for step in steps:
-        options = step.get("options")
-        kept = dict(options) if isinstance(options, Mapping) else {}
-        kept.pop("seed", None)
+        kept = {k: value for k, value in mapping(step.get("options")).items() if k not in SEEDS}
         made.append((str(step.get("command")), kept))
     return json.dumps(made, sort_keys=True, default=str)

@@ -188,7 +188,9 @@ def _says_something(column: Column, rows: Sequence[Row]) -> bool:
 
 def _caption(report: Report, rows: Sequence[Row]) -> str:
     """The baseline and the conditions that every row with such a figure shares."""
-    return "; ".join([f"Baseline: {report.baseline}", *shared_conditions(rows)]) + "."
+    backends = {row["backend"] for row in rows if row["artifact"] == report.baseline}
+    backend = f" ({report.baseline_backend or 'unknown'})" if len(backends) > 1 else ""
+    return "; ".join([f"Baseline: {report.baseline}{backend}", *shared_conditions(rows)]) + "."
 
 
 def shared_conditions(rows: Sequence[Row]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from rcompress.report.build import Report
 from rcompress.report.charts import scatter
 from rcompress.report.frame import LARGEST, Row
-from rcompress.report.lineage import Step
+from rcompress.report.lineage import Step, mapping
 from rcompress.report.plots import FRONT, Plot, smallest
 from rcompress.report.points import ACCURACY, Measure, comparable
 from rcompress.report.text import in_words, printable
@@ -43,11 +43,11 @@ def _training(lineage: Sequence[Step]) -> Row:
     """What the last step that trained took, and where; None where no step says so."""
     found: Row = dict.fromkeys((TIME.key, MEMORY.key, *TRAINED_ON))
     for step in lineage:
-        metrics = _mapping(step.get("metrics"))
+        metrics = mapping(step.get("metrics"))
         seconds, memory, graphic = (metrics.get(key) for key in (TIME.key, MEMORY.key, GPU_MEMORY))
         held = memory if graphic is None else graphic
         if _is_amount(seconds) and _is_amount(held):
-            trained_on = _place(_mapping(step.get("machine")), graphic is not None)
+            trained_on = _place(mapping(step.get("machine")), graphic is not None)
             found = {TIME.key: seconds, MEMORY.key: held, "trained_on": trained_on}
     return found
 
@@ -55,10 +55,6 @@ def _training(lineage: Sequence[Step]) -> Row:
 def _place(machine: Mapping[str, Any], gpu: bool) -> str:
     parts = [str(printable(machine.get(key, "?"))) for key in ("cpu", "instruction_set")]
     return f"{'the GPU beside ' if gpu else ''}{parts[0]} ({parts[1]})"
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _is_amount(value: object) -> bool:

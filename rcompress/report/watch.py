@@ -20,10 +20,10 @@ from rcompress.report.frame import frame_from_records
 from rcompress.report.gallery import gallery
 from rcompress.report.page import page, waiting_page
 from rcompress.report.published import read_published
-from rcompress.report.training_logs import find_logs, read_logs
+from rcompress.report.training_logs import find_logs, read_log, run_names
 
 T = TypeVar("T")
-HOST = "127.0.0.1"
+HOST, HTTP_PORT = "127.0.0.1", 80
 HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -59,7 +59,8 @@ class Watched:
     def page(self, version: str) -> str:
         """The page; a file that cannot be read is named in it, and where nothing can be shown it says why."""
         records, faults = _readable(find_record_files(self.sources)[0], _records)
-        runs, more = _readable(find_logs(self.sources), lambda path: list(read_logs([path]).items()))
+        names = run_names(find_logs(self.sources))
+        runs, more = _readable(names, lambda path: [(names[path], read_log(path))])
         faults += more
         try:
             published = read_published(self.against) if self.against else None
@@ -123,7 +124,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.NOT_FOUND)
 
     def _names(self) -> tuple[str, ...]:
-        return tuple(f"{name}:{self.server.server_port}" for name in (HOST, "localhost"))
+        """What a browser may call this server; at HTTP's own port it leaves the number out."""
+        names, port = (HOST, "localhost"), self.server.server_port
+        return (*(f"{name}:{port}" for name in names), *(names if port == HTTP_PORT else ()))
 
     def _answer(self, kind: str, content: bytes) -> None:
         self.send_response(HTTPStatus.OK)

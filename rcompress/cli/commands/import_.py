@@ -16,7 +16,14 @@ def command(
     source: options.Source,
     arch: Annotated[str, typer.Option("--arch", help="Architecture of the weights (see `rcompress train`).")],
     output: options.OutputPath = None,
-    dataset: options.Dataset = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset",
+            help="What the weights classify: cifar10, cifar100, tiny-imagenet, digits, imagefolder:PATH or "
+            "parquet:PATH; or give --mean, --std and --image-size.",
+        ),
+    ] = None,
     shortcut: options.Shortcut = None,
     stem: options.Stem = None,
     mean: Annotated[

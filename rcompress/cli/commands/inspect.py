@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rcompress.cli import options
 from rcompress.cli.output import Output, print_table
+from rcompress.report.text import printable
 
 if TYPE_CHECKING:
     from rcompress.artifacts.spec import ModelSpec
@@ -36,14 +38,14 @@ def command(
         if json_:
             out.json(found.to_dict())
             return
-        print_table(f"{source.name}: {found.kind}", ("figure", "value"), _figures(found))
+        _table(f"{source.name}: {found.kind}", ("figure", "value"), _figures(found))
         if found.spec is not None:
-            print_table("preprocessing and outputs", ("what", "value"), _preprocessing(found.spec))
+            _table("preprocessing and outputs", ("what", "value"), _preprocessing(found.spec))
         if layers and found.layers:
             columns = ("layer", "type", "output", "parameters", "MACs")
-            print_table("layers", columns, [_layer(row) for row in found.layers], left=3)
+            _table("layers", columns, [_layer(row) for row in found.layers], left=3)
         if found.spec is not None:
-            print_table(
+            _table(
                 "lineage, oldest first",
                 ("command", "when", "from", "options", "figures"),
                 _lineage(found.spec),
@@ -51,7 +53,13 @@ def command(
             )
             _say_commands(found.spec)
         for note in found.notes:
-            out.note(note)
+            out.note(str(printable(note)))
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> None:
+    """Of words that anyone may have written into a file: none of them steers the terminal."""
+    safe = [[printable(cell) for cell in row] for row in rows]
+    print_table(str(printable(title)), columns, safe, left)
 
 
 def _figures(found: Inspection) -> list[tuple[str, str]]:
@@ -122,7 +130,7 @@ def _say_commands(spec: ModelSpec) -> None:
     from rcompress.report.lineage import command_texts
 
     for text in command_texts(step for step in spec.to_dict()["lineage"] if step["invocation"]):
-        typer.echo(f"rcompress {text}")
+        typer.echo(printable(f"rcompress {text}"))
 
 
 def _pairs(values: dict[str, Any]) -> str:

@@ -130,8 +130,9 @@ def command(
 ) -> None:
     """Quantize a checkpoint or any ONNX classifier, after training or with it.
 
-    Writes an ONNX graph with explicit QuantizeLinear and DequantizeLinear, which every engine takes, and the
-    activation ranges beside it (NAME.calib.json), which --calib takes back. What ONNX Runtime and OpenVINO make
+    Writes an ONNX graph with explicit QuantizeLinear and DequantizeLinear for the engines of CPUs, or with
+    --backend tensorrt for those of GPUs, and the activation ranges beside it (NAME.calib.json), which --calib
+    takes back. What ONNX Runtime and OpenVINO make
     of the graph on this machine is told. With --fp16 or --bf16 the numbers become half as long instead.
     --qat trains the graph that is written: rounded weights, scales and biases, taught by the network before.
 

@@ -124,6 +124,9 @@ def command(
         used = start.spec.preprocessing
         chosen = replace(chosen, mean=used.mean, std=used.std)  # whoever chose it
         details = {
+            "arch": start.spec.arch,
+            **start.spec.options,
+            "image_size": used.input_size[-1],
             "recipe": recipe,
             **asdict(chosen),
             "precision": settings.precision,

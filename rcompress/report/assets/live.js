@@ -2,6 +2,7 @@
 "use strict";
 {
   const KEY = "rcompress-view";
+  const MOST_FAILURES = 5;
   const shown = document.querySelector("meta[name=version]").content;
   const state = document.getElementById("live");
   const tables = [...document.querySelectorAll(".filtered")];
@@ -26,6 +27,7 @@
     if (before[section.dataset.table]) restore(section, before[section.dataset.table]);
   }
 
+  let failures = 0;
   const poll = async () => {
     try {
       const answer = await fetch("version", { cache: "no-store" });
@@ -35,11 +37,14 @@
         location.reload();
         return;
       }
+      failures = 0;
       state.value = "Live: refreshes when records arrive.";
-      setTimeout(poll, 1000);
     } catch {
-      state.value = "No longer live: rcompress report --watch has ended. Reload when it runs again.";
+      failures += 1;
+      if (failures >= MOST_FAILURES)
+        state.value = "No longer live: rcompress report --watch has ended. Refreshes when it runs again.";
     }
+    setTimeout(poll, 1000);
   };
   poll();
 }
