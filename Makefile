@@ -13,7 +13,7 @@ DEMO    := demo
 
 BIN       := $(VENV)/bin
 RCOMPRESS := $(BIN)/rcompress
-INSTALLED := $(VENV)/.installed
+INSTALLED := $(VENV)/.installed$(EXTRAS:%=-%)
 TESTABLE  := $(VENV)/.testable
 COMPARABLE := $(VENV)/.comparable
 comma     := ,

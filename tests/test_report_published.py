@@ -218,6 +218,7 @@ def _on(device: str, record: Record) -> Record:
     ("theirs", "said"),
     [
         ("gpu", "same model and data; their speed is a GPU's; needed: a GPU"),
+        ("tensorrt", "same model and data; their speed is TensorRT's; needed: a GPU"),
         ("cpu", "same model and data"),
         ("", "same model and data"),
     ],
@@ -233,8 +234,23 @@ def test_speed_of_another_device_still_needs_that_device(tmp_path: Path, theirs:
     both = build_report(
         [*records, _on("cuda:0", reporting.benched("a.pth", 0.5))], published=read_published([path])
     )
-    latencies = {row["latency_p50_ms"] for row in _rows(both) if row["published_id"]}
-    assert latencies == {"gpu": {0.5}, "cpu": {2.0}, "": {0.5, 2.0}}[theirs]
+    beside = {row["latency_p50_ms"] for row in _rows(both) if row["published_id"]}
+    assert beside == {"gpu": {0.5}, "cpu": {2.0}}.get(theirs, {0.5, 2.0})
+    assert {row["latency_p50_ms"] for row in _rows(both)} == {0.5, 2.0}  # what is left out there stands below
+
+
+def test_an_accuracy_without_a_speed_stays(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "published_id,method,artifact,device,top1_percent,latency_ms,command\ns/t/a,m,a.onnx,cpu,90,3.5,make a\n"
+    )
+    records = [
+        reporting.evaluated("a.onnx", 91.0, "onnxruntime"),
+        reporting.benched("a.onnx", 2.0, backend="openvino"),
+    ]
+    rows = _rows(build_report(records, published=read_published([path])))
+    assert {(row["top1_percent"], row["latency_p50_ms"]) for row in rows} == {(91.0, None), (None, 2.0)}
+    assert {row["published_id"] for row in rows} == {"s/t/a"}
 
 
 def test_a_device_is_a_cpu_or_a_gpu(tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ def test_other_networks_are_no_family():
     assert len(notes(trained(0, 90.0, 100), trained(1, 91.0, 100))) == 1
     pruned = (trained(seed, 90.0 + seed, 100 + seed, arch="resnet20", training_seed=seed) for seed in (0, 1))
     assert len(notes(*pruned)) == 1  # to one target, each in its own way
+    trainings = (trained(0, 90.0 + seed, 100, arch="resnet20", training_seed=seed) for seed in (0, 1))
+    assert len(notes(*trainings)) == 1
 
 
 def test_a_finetuning_tells_its_seed():

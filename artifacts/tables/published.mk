@@ -30,7 +30,7 @@ $(WORK)/%.plan: $(WORK)/%.onnx
 	$(RCOMPRESS) build-engine $< -o $@ --no-verdict
 $(WORK)/%-fp16.plan: $(WORK)/%.onnx
 	$(RCOMPRESS) build-engine $< -o $@ --fp16
-$(WORK)/%-w8a8-minmax.plan: $(WORK)/%.onnx
+$(WORK)/%-w8a8-minmax-trt.plan: $(WORK)/%.onnx
 	$(RCOMPRESS) build-engine $< -o $@ --int8 --no-verdict
 plans = $(if $(filter plan,$(SUFFIX)),$(1))
 
@@ -52,8 +52,8 @@ halves := .pth -fp16.onnx -w8a8-minmax.onnx
 FILES.resnet18 := r18.pth r18-amp.pth $(if $(TRAIN.r18-fp32),r18-fp32.pth) r18-fp16.onnx r18-w8a8-minmax.onnx \
   r18-w8a8-minmax.xml r18-c100.pth r18-c100-fp16.onnx r18-c100-w8a8-minmax.onnx r20.pth $(foreach percent,$(PERCENTS.r18),\
   $(halves:%=r18-pruned$(percent)%) r18-pruned$(percent)-w8a8-minmax.xml) $(call plans,r18.plan r18-fp16.plan \
-  r18-w8a8-minmax.plan r20.plan $(foreach percent,$(PERCENTS.r18),\
-  $(patsubst -%.onnx,r18-pruned$(percent)-%.plan,$(filter -%.onnx,$(halves)))))
+  r18-w8a8-minmax-trt.plan r20.plan $(foreach percent,$(PERCENTS.r18),\
+  r18-pruned$(percent)-fp16.plan r18-pruned$(percent)-w8a8-minmax-trt.plan))
 FILES.resnet20 := $(halves:%=r20%) $(foreach percent,$(PERCENTS.r20),$(halves:%=r20-pruned$(percent)%))
 FILES.cpu := i18.pth i18-w8a8.x86 i18-w8a8-minmax.xml i18-masked30.pth
 FILES.survey := s18.pth s50.pth s18-kd-pre.pth s18-kd-scratch.pth s18-kd-pre-clusters256.pth s18-kd-pre-w8a8-minmax.onnx \

@@ -124,6 +124,11 @@ class ModelSpec:
         return replace(self, lineage=(*self.lineage, step))
 
     @property
+    def network(self) -> dict[str, Any]:
+        """What was built, for the options of the step that trained it: architecture, options, side of the images."""
+        return {"arch": self.arch, **self.options, "image_size": self.preprocessing.input_size[-1]}
+
+    @property
     def imported(self) -> bool:
         """Whether the weights came from elsewhere, so that they may have seen any split of the data."""
         return self.arch is None or any(step.command == "import" for step in self.lineage)

@@ -19,5 +19,11 @@ def require_absent(context: typer.Context, names: tuple[str, ...], fault: str) -
     """
     typed = [name for name in names if is_given(context, name)]
     if typed:
-        flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
-        raise typer.BadParameter(fault, param_hint=", ".join(flags[name] for name in typed))
+        raise typer.BadParameter(fault, param_hint=", ".join(_flag(context, name) for name in typed))
+
+
+def _flag(context: typer.Context, name: str) -> str:
+    """The option as it was typed: --no-... where that is what was."""
+    (parameter,) = (each for each in context.command.params if each.name == name)
+    refused = context.params[name] is False and parameter.secondary_opts
+    return (parameter.secondary_opts if refused else parameter.opts)[0]

@@ -110,7 +110,7 @@ class ChannelGraph:
             why = next(iter(self.kept.items()), None)
             reason = f" ({why[0]}: {why[1]})" if why else ""
             raise RcompressError(
-                "prune", f"no layer can lose channels{reason}", "keep fewer layers as they are"
+                "the network", f"no layer can lose channels{reason}", "keep fewer layers as they are"
             )
 
     @property

@@ -78,7 +78,8 @@ def prune_zeros(
 def merge_zero_channels(graph: ChannelGraph, images: Tensor, round_to: int = 1) -> ZeroChannels:
     """Find the zero filters, and rewrite the weights that read them so that the removable ones can go.
 
-    ``images`` (N, C, H, W) show what is constant. The outputs stay the same up to rounding.
+    ``images`` (N, C, H, W) show what is constant. The outputs stay the same within floating-point error. Of the
+    removable ones so many stay that widths are multiples of ``round_to``.
 
     Raises:
         RcompressError: no filter is zero.

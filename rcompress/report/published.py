@@ -59,8 +59,15 @@ NEEDED = ("published_id", "method", "command")
 TEXTS = (*NEEDED, "artifact", "arch", "dataset", "device", "differs", "needs")
 COMPARED = {"arch": "a {} here", "dataset": "on {} here"}
 DEVICE = "published_device"
+SPEED_OF = {
+    "cpu": "their speed is a CPU's",
+    "gpu": "their speed is a GPU's",
+    "tensorrt": "their speed is TensorRT's",
+}
+"""What ``device`` may be, and what is said where ours is another."""
 COLUMNS = (*TEXTS, *(figure.name for figure in FIGURES))
 PATTERN = "artifact_pattern"
+INDEX = "row of the frame"
 
 
 def read_published(paths: Sequence[Path]) -> pl.DataFrame:
@@ -68,10 +75,10 @@ def read_published(paths: Sequence[Path]) -> pl.DataFrame:
 
     Their columns: ``published_id``, ``method`` and ``command`` (what makes and measures the row), never empty;
     and any of ``artifact`` (name or glob of our file), ``arch`` and ``dataset`` (theirs; where our record tells
-    another, that is said), ``device`` (``cpu`` or ``gpu``: of their speed), ``differs`` (what else differs between
-    the settings; empty: nothing of model and data), ``needs`` (what a measurement may lack), and the figures
-    ``top1_percent``, ``top5_percent``, ``size_bytes``, ``parameters``, ``nonzero``, ``latency_ms``,
-    ``throughput_per_s``, ``memory_bytes``.
+    another, that is said), ``device`` (of their speed: ``cpu``, ``gpu`` or ``tensorrt``), ``differs`` (what
+    else differs between the settings; empty: nothing of model and data), ``needs`` (what a measurement may lack),
+    and the figures ``top1_percent``, ``top5_percent``, ``size_bytes``, ``parameters``, ``nonzero``,
+    ``latency_ms``, ``throughput_per_s``, ``memory_bytes``.
 
     Returns:
         All those columns; figures, arch, dataset and device as ``published_...``, the artifact's as
@@ -111,23 +118,27 @@ def beside(frame: pl.DataFrame, published: pl.DataFrame) -> pl.DataFrame:
 
     Returns:
         Per published row, in their order, one row per row of ``frame`` whose artifact its pattern names, or
-        one with nulls where there is none, those on the device of the published speed alone where there are
-        such; then the rows of ``frame`` that stand beside nothing
+        one with nulls where there is none, of those with a speed the ones on the device of the published speed
+        alone where there are such; then the rows of ``frame`` that stand beside nothing
         (``published_id`` is null). ``published_...`` are their figures, those of ``frame`` keep their names,
-        ``difference_...`` is ours minus published and null where ``differs`` says why.
+        ``difference_...`` is ours minus published and null where ``differs`` says why; ``speed_differs`` says
+        what other device their speed is of.
     """
     absent = [figure for figure in FIGURES if figure.ours not in frame.columns]
     frame = frame.with_columns(pl.lit(None, figure.dtype).alias(figure.ours) for figure in absent)
+    frame = frame.with_row_index(INDEX)
     pairs = _pairs(frame, published)
     joined = published.join(pairs, on="published_id", how="left", maintain_order="left_right")
     joined = joined.join(frame, on="artifact", how="left", maintain_order="left_right")
-    joined = joined.filter(_of_their_device()).with_columns(_differs()).with_columns(_differences())
-    rest = frame.join(pairs, on="artifact", how="anti", maintain_order="left")
+    joined = joined.filter(_of_their_device()).with_columns(_speed_differs(), _differs())
+    joined = joined.with_columns(_differences())
+    rest = frame.join(joined, on=INDEX, how="anti", maintain_order="left")
     whole = pl.concat([joined, rest], how="diagonal")
     theirs = [_column(name) for name in COMPARED]
-    first = ["published_id", "method", *(figure.theirs for figure in FIGURES), DEVICE]
-    last = [*(figure.difference for figure in FIGURES if figure.difference), "differs", "needs", "command"]
-    return whole.select(*first, pl.exclude(*first, *last, *theirs, PATTERN), *last)
+    first = ["published_id", "method", *(figure.theirs for figure in FIGURES)]
+    said = ["differs", "speed_differs", "needs", "command"]
+    last = [*(figure.difference for figure in FIGURES if figure.difference), *said]
+    return whole.select(*first, pl.exclude(*first, *last, *theirs, DEVICE, PATTERN, INDEX), *last)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -170,10 +181,9 @@ def _row(path: Path, line: int, cells: dict[str, str]) -> Row:
     for name in NEEDED:
         if not cells[name]:
             raise _fault(path, line, f"{name} is empty", "every published row has one")
-    if cells.get("device", "") not in ("", "cpu", "gpu"):
-        raise _fault(
-            path, line, f"its device is {printable(cells['device'])!r}", "write cpu or gpu, or nothing"
-        )
+    if cells.get("device", "") not in ("", *SPEED_OF):
+        fault = f"its device is {printable(cells['device'])!r}"
+        raise _fault(path, line, fault, f"write {', '.join(SPEED_OF)}, or nothing")
     row: Row = {_column(name): printable(cells.get(name) or None) for name in TEXTS}
     return row | {figure.theirs: _number(path, line, figure, cells.get(figure.name)) for figure in FIGURES}
 
@@ -209,11 +219,22 @@ def _pairs(frame: pl.DataFrame, published: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(pairs, schema={"published_id": pl.String, "artifact": pl.String}, orient="row")
 
 
+def _device() -> pl.Expr:
+    """What our speed was taken on, in the words of `SPEED_OF`; null where there is none."""
+    of_tensorrt = pl.col("backend").str.starts_with("tensorrt")
+    known = pl.when(of_tensorrt).then(pl.lit("tensorrt")).when(pl.col("device") == "cpu").then(pl.lit("cpu"))
+    return pl.when(pl.col("device").is_not_null()).then(known.otherwise(pl.lit("gpu")))
+
+
 def _of_their_device() -> pl.Expr:
-    """Whether a row of ours was taken on the device of the published speed, or none of its like was."""
-    ours = pl.when(pl.col("device") == "cpu").then(pl.lit("cpu")).otherwise(pl.lit("gpu"))
-    same = pl.col("device").is_not_null() & (ours == pl.col(DEVICE))
-    return same.fill_null(False) | ~same.fill_null(False).any().over("published_id")
+    """Whether a row of ours tells no speed, or was taken on the device of the published one, or none was."""
+    same = (_device() == pl.col(DEVICE)).fill_null(False)
+    return same | _device().is_null() | ~same.any().over("published_id")
+
+
+def _speed_differs() -> pl.Expr:
+    said = pl.col(DEVICE).replace_strict(SPEED_OF, return_dtype=pl.String, default=None)
+    return pl.when(_device() != pl.col(DEVICE)).then(said).alias("speed_differs")
 
 
 def _differs() -> pl.Expr:

@@ -10,7 +10,7 @@ import polars as pl
 
 from rcompress.report.build import Report
 from rcompress.report.frame import Row
-from rcompress.report.published import DEVICE, FIGURES, Figure
+from rcompress.report.published import FIGURES, Figure
 from rcompress.report.tables import (
     ABSENT,
     TEXT_COLUMNS,
@@ -25,7 +25,6 @@ from rcompress.report.text import MIB, signed, significant, with_spread
 NOT_MEASURED = "not measured"
 SAME = "same model and data"
 COMPARISON = "comparison"
-OTHER_DEVICE = {"cpu": "their speed is a CPU's", "gpu": "their speed is a GPU's"}
 OURS_ALWAYS = ("top1_percent", "size_bytes", "parameters", "latency_ms")
 ALWAYS = ("published_id", "method", "artifact", COMPARISON)
 
@@ -91,13 +90,8 @@ def _comparison(row: Row) -> str:
     if row["artifact"] is None:
         return f"{NOT_MEASURED}; {needed or 'no record of it yet'}"
     whole = all(row[figure.ours] is not None for figure in FIGURES if row[figure.theirs] is not None)
-    other = OTHER_DEVICE.get(row[DEVICE]) if row["device"] and _kind(row["device"]) != row[DEVICE] else None
-    missing = needed if not whole or other else None
-    return "; ".join(filter(None, [row["differs"] or SAME, other, missing]))
-
-
-def _kind(device: str) -> str:
-    return "cpu" if device == "cpu" else "gpu"
+    missing = needed if not whole or row["speed_differs"] else None
+    return "; ".join(filter(None, [row["differs"] or SAME, row["speed_differs"], missing]))
 
 
 def _caption(rows: Sequence[Row]) -> str:

@@ -22,11 +22,11 @@ def seed_notes(frame: pl.DataFrame, histories: Mapping[str, Sequence[Step]]) -> 
     families: dict[tuple[object, ...], dict[str, tuple[str, float]]] = {}
     for row in frame.filter(pl.col("top1_percent").is_not_null()).to_dicts():
         steps = histories[row["sha256"]]
-        if any(_seed(step) is not None for step in steps):
+        seeds = [_seeds(step) for step in steps]
+        if any(seeds):
             conditions = (row["backend"], *(row[name] for name in ACCURACY_KEYS))
             key = (_without_seeds(steps), row["arch"] or row["parameters"], *conditions)
-            seeds = json.dumps([_seed(step) for step in steps])
-            families.setdefault(key, {})[seeds] = (row["artifact"], row["top1_percent"])
+            families.setdefault(key, {})[json.dumps(seeds)] = (row["artifact"], row["top1_percent"])
     return [_sentence(list(family.values())) for family in families.values() if len(family) > 1]
 
 
@@ -39,8 +39,9 @@ def _sentence(members: Sequence[tuple[str, float]]) -> str:
     )
 
 
-def _seed(step: Step) -> object:
-    return mapping(step.get("options")).get("seed")
+def _seeds(step: Step) -> dict[str, object]:
+    options = mapping(step.get("options"))
+    return {name: options[name] for name in SEEDS if options.get(name) is not None}
 
 
 def _without_seeds(steps: Sequence[Step]) -> str:

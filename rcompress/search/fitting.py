@@ -83,7 +83,8 @@ def find_widths(
     if target.quantity == "drop_points":
         assert dataset is not None, "an accuracy needs data"
         return _fit_accuracy(material, family, target, dataset, settings, progress)
-    whole = float(material.file_bytes) if target.quantity == "size_bytes" else cost(material.whole)
+    of_file = target.quantity == "size_bytes" and target.relative
+    whole = float(material.file_bytes) if of_file else cost(material.whole)
     return fit_computed(family, cost, whole, target)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import nn
 
@@ -47,6 +48,11 @@ class Material:
         """Those that may lose channels and have scores."""
         return [group for group in self.graph.prunable if group.name in self.scores]
 
+    @cached_property
+    def written(self) -> int:
+        """Bytes of a checkpoint of the network as it is, unpacked."""
+        return len(checkpoint_bytes(self.spec, self.module.state_dict()))
+
     @property
     def whole(self) -> Widths:
         """Of the network as it is."""
@@ -65,14 +71,13 @@ class Material:
         model = CostModel(self.graph, self.spec.preprocessing.input_size)
         parameters = model.predict({}).parameters
         element = next(self.module.parameters()).element_size()
-        written = len(checkpoint_bytes(self.spec, self.module.state_dict()))  # as it is, in full
         norms = {group.name: NORM_BYTES * len(group.batch_norms) for group in self.groups}
         widest = self.whole
 
         def size(widths: Mapping[str, int]) -> float:
             gone = element * (parameters - model.predict(widths).parameters)
             gone += sum(norms[name] * (widest[name] - width) for name, width in widths.items())
-            return written + STEP_BYTES - gone
+            return self.written + STEP_BYTES - gone
 
         return {
             "macs": lambda widths: model.predict(widths).macs,

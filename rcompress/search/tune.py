@@ -58,7 +58,7 @@ def identity_of(tuning: Tuning, start: Start, settings: Settings) -> dict[str, A
         "options": spec.options,
         "preprocessing": asdict(spec.preprocessing),
         "dataset": start.dataset.name,
-        "parent": start.identity,
+        "parent": start.identity or None,
         "precision": settings.precision,
         "seed": settings.seed,
         "recipe": {name: value for name, value in asdict(tuning.base).items() if name not in tuning.ranges},

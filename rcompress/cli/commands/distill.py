@@ -143,9 +143,7 @@ def command(
         outcome = taught.outcome
         outcome.metrics["teacher_top1_percent"] = taught.teacher.top1_percent
         details = {
-            "arch": start.spec.arch,
-            **start.spec.options,
-            "image_size": start.spec.preprocessing.input_size[-1],
+            **start.spec.network,
             "teachers": [{"name": member.path.name, "sha256": member.sha256} for member in members],
             **lesson.options(),
             "cache_teacher": cache_teacher,

@@ -140,6 +140,8 @@ def command(
     """
     means, stds = floats_per_channel(mean, "--mean"), floats_per_channel(std, "--std")
     wanted, half = _profile(profile, backend), _half(fp16, bf16)
+    if half is not None:
+        require_absent(context, OF_INTEGERS, f"--{half} writes no integers")
     if group_size is not None and activation_bits != "none":
         raise typer.BadParameter(
             "no engine multiplies INT8 by weights in groups; add --activation-bits none",
@@ -148,8 +150,6 @@ def command(
     asked = retraining.Retraining(
         qat, epochs, learning_rate, batch_size, scales, resume, teacher, distill, temperature, alpha
     )
-    if half is not None:
-        require_absent(context, OF_INTEGERS, f"--{half} writes no integers")
     if not qat:
         require_absent(context, ("distill", "precision"), "goes with --qat")
     if not adaround:

@@ -75,10 +75,10 @@ def command(
 
     A table of published figures (--against) has a line per published row. Its columns: published_id, method,
     command (what makes and measures the row); and any of artifact (name or glob of our file that stands beside
-    it), arch and dataset (theirs; where our record tells another, that is said), differs (what else differs;
-    empty: nothing of model and data), needs (what a measurement may lack), top1_percent, top5_percent,
-    size_bytes, parameters, nonzero, latency_ms, throughput_per_s, memory_bytes. Differences from them are
-    computed only where model and data are the same.
+    it), arch and dataset (theirs; where our record tells another, that is said), device (of their speed: cpu, gpu
+    or tensorrt), differs (what else differs; empty: nothing of model and data), needs (what a measurement may
+    lack), top1_percent, top5_percent, size_bytes, parameters, nonzero, latency_ms, throughput_per_s,
+    memory_bytes. Differences from them are computed only where model and data are the same.
 
     Example: rcompress report *.result.json -o report.html
     """

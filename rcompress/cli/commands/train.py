@@ -13,7 +13,7 @@ from rcompress.cli.naming import derived, file_stem
 from rcompress.cli.output import Output
 from rcompress.cli.penalizing import Penalty, PenaltyRatio, PenaltyStrength, penalties, require_consistent
 from rcompress.cli.recipes import changed_recipe
-from rcompress.cli.starting import origin_of
+from rcompress.cli.starting import builder_of
 
 
 def command(
@@ -72,6 +72,7 @@ def command(
 
     Example: rcompress train --arch resnet20 --dataset digits --epochs 8 -o r20.pth
     """
+    builder = builder_of(init, arch, shortcut, stem, dataset, image_size)
     require_consistent(sparsity_penalty, penalty_strength, penalty_ratio)
     changes: dict[str, Any] = {
         "epochs": epochs,
@@ -93,8 +94,9 @@ def command(
         from rcompress.training import run_training
         from rcompress.training.guidance import Guidance
         from rcompress.training.run import write_trained
+        from rcompress.training.start import Origin
 
-        origin = origin_of(init, arch, shortcut, stem, dataset, data_dir, image_size)
+        origin = Origin(init, arch, builder, dataset, data_dir, image_size)
         source = origin.source
         default = derived(source, "tuned", ".pth") if source else Path(f"{file_stem(arch or 'model')}.pth")
         target = require_checkpoint_output(
@@ -124,9 +126,7 @@ def command(
         used = start.spec.preprocessing
         chosen = replace(chosen, mean=used.mean, std=used.std)  # whoever chose it
         details = {
-            "arch": start.spec.arch,
-            **start.spec.options,
-            "image_size": used.input_size[-1],
+            **start.spec.network,
             "recipe": recipe,
             **asdict(chosen),
             "precision": settings.precision,

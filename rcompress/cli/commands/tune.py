@@ -11,7 +11,7 @@ from rcompress.cli import options
 from rcompress.cli.naming import beside
 from rcompress.cli.output import Output, launched
 from rcompress.cli.recipes import changed_recipe
-from rcompress.cli.starting import origin_of
+from rcompress.cli.starting import builder_of
 from rcompress.errors import RcompressError
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def command(
 
     Example: rcompress tune --arch resnet20 --dataset digits --epochs 3 --trials 4 -o best.toml
     """
+    builder = builder_of(init, arch, shortcut, stem, dataset, image_size)
     with Output(json_, quiet) as out:
         from rcompress.artifacts.files import require_output, write_atomic
         from rcompress.artifacts.machine import available_cores
@@ -86,6 +87,7 @@ def command(
         from rcompress.search.tune import Tuning, best_recipe
         from rcompress.search.tune_workers import Plan, tune_together
         from rcompress.training.recipe_file import recipe_toml
+        from rcompress.training.start import Origin
 
         if launched()[1] > 1:
             raise RcompressError("tune", "was started by torchrun", "start it as it is, with --workers")
@@ -97,7 +99,7 @@ def command(
             tried.pop("epochs", None)
         plan = Plan(
             StudyPlace(storage or str(beside(output, ".db")), study or output.stem),
-            origin_of(init, arch, shortcut, stem, dataset, data_dir, image_size),
+            Origin(init, arch, builder, dataset, data_dir, image_size),
             Tuning(tried, base, trials, pruner),
             open_settings(device, threads, precision, seed=seed),
             threads or max(1, available_cores() // workers),

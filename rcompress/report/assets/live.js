@@ -42,7 +42,7 @@
     } catch {
       failures += 1;
       if (failures >= MOST_FAILURES)
-        state.value = "No longer live: rcompress report --watch has ended. Refreshes when it runs again.";
+        state.value = "No longer live: rcompress report --watch has ended. Refreshes when it runs again at this address.";
     }
     setTimeout(poll, 1000);
   };
