@@ -14,6 +14,8 @@ from rcompress.artifacts.checkpoint import write_checkpoint
 from rcompress.artifacts.records import read_records
 from rcompress.artifacts.spec import Step
 from rcompress.data import normalize, open_dataset
+from rcompress.engines import evaluation
+from rcompress.errors import RcompressError
 from rcompress.measure.paired import paired
 from rcompress.models import load_model
 
@@ -128,3 +130,19 @@ def test_a_folder_that_is_not_there_is_made(folder, rcompress):
         "r20.pth.eval.result.json",
         "worse.pth.eval.result.json",
     ]
+
+
+def test_a_common_file_holds_all_records_or_stays(folder, rcompress, monkeypatch):
+    assert rcompress("eval", "r20.pth", "worse.pth", "-o", "all.result.json").code == 0
+    before = (folder / "all.result.json").read_bytes()
+    judged = evaluation.judge_engine
+
+    def interrupted(engine, *words):
+        if engine.info.path.name == "worse.pth":
+            raise RcompressError("worse.pth", "broke", "mend it")
+        return judged(engine, *words)
+
+    monkeypatch.setattr(evaluation, "judge_engine", interrupted)
+    run = rcompress("eval", "r20.pth", "worse.pth", "-o", "all.result.json", "--batch-size", 100)
+    assert run.code == 1, run.err
+    assert (folder / "all.result.json").read_bytes() == before

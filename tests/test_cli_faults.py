@@ -16,6 +16,8 @@ import torch
 from rcompress.artifacts.checkpoint import write_checkpoint
 from rcompress.artifacts.onnx_file import METADATA_KEY
 from rcompress.artifacts.spec import ModelSpec, Preprocessing
+from rcompress.cli.output import Output
+from rcompress.cli.session import resumable
 from rcompress.models import build_model
 from tests import tiny
 
@@ -261,6 +263,11 @@ def test_options_that_would_do_nothing_are_wrong_usage(folder, rcompress):
         ("train", "--init", "r20.pth", "--arch", "resnet56"),
         ("build-engine", "r20.pth", "--calib", "digits:32"),
         ("build-engine", "r20.pth", "--target", "sm_86", "-o", "r20.xml"),
+        ("build-engine", "r20.pth", "--fp16", "-b", "64"),
+        ("build-engine", "r20.pth", "--int8", "--no-verdict", "--verdict-images", "9"),
+        ("build-engine", "r20.pth", "--int8", "--backend", "torch-x86", "--no-verdict"),
+        ("prune", "r20.pth", "--ratio", "0.5", "--no-distill"),
+        ("quantize", "r20.pth", "--weight-bits", "4", "--activation-bits", "none", "--method", "mse"),
     ):
         run = rcompress(*words)
         assert (run.code, run.out) == (2, ""), (words, run)
@@ -325,3 +332,26 @@ def test_a_foreign_graph_of_another_class_count(folder, rcompress):
     norm = ("--mean", "0.3,0.3,0.3", "--std", "0.3,0.3,0.3")
     one_line(rcompress(*words, *norm, "--per-class"), "has 10 outputs", "3 classes")
     assert not list(folder.glob("*.eval.result.json"))
+
+
+def test_derived_names_tell_results_of_another_kind_apart(folder, rcompress):
+    for words in (
+        ("export", "r20.pth"),
+        ("export", "r20.pth", "--with-preprocessing"),
+        ("quantize", "r20.pth", "--calib-images", "16"),
+        ("quantize", "r20.pth", "--calib-images", "16", "--backend", "tensorrt"),
+    ):
+        assert rcompress(*words).code == 0
+    names = {"r20.onnx", "r20-pre.onnx", "r20-int8.onnx", "r20-int8-tensorrt.onnx"}
+    assert names <= {path.name for path in folder.iterdir()}
+
+
+def test_an_older_runs_state_is_not_called_kept(tmp_path, capsys):
+    (tmp_path / "r20.resume").write_bytes(b"older")
+    for written in (False, True):
+        with pytest.raises(KeyboardInterrupt), resumable(Output(), tmp_path / "r20.pth"):
+            if written:
+                (tmp_path / "r20.resume").unlink()
+                (tmp_path / "r20.resume").write_bytes(b"newer")
+            raise KeyboardInterrupt
+        assert ("is kept" in capsys.readouterr().err) == written

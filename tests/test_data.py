@@ -12,11 +12,12 @@ import polars as pl
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from sklearn.datasets import load_digits
 
 from rcompress.artifacts.spec import Preprocessing
 from rcompress.data import balanced_indices, check_matches, input_batches, normalize, open_dataset
-from rcompress.data.folder import read_image
+from rcompress.data.folder import open_image, read_image
 from rcompress.data.memory import parquet_source
 from rcompress.data.preprocess import crop_shifts, cutout, flip, shifted, square_centres
 from rcompress.data.split import SPLIT_SEED, carve
@@ -172,6 +173,14 @@ def test_a_damaged_image_met_by_a_worker_process_is_named_too(tmp_path):
     )  # workers are forked: from a process that has run nothing else
     assert "RcompressError" in done.stderr.splitlines()[-1]
     assert "2.png: is not an image that can be decoded" in done.stderr.splitlines()[-1]
+
+
+def test_an_image_with_a_huge_text_is_named(tmp_path):
+    text = PngInfo()
+    text.add_text("workflow", "a" * 2_000_000, zip=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "art.png", pnginfo=text)
+    with pytest.raises(RcompressError, match=r"art\.png: is not an image that can be decoded"):
+        open_image(tmp_path / "art.png")
 
 
 def test_a_worker_of_a_search_decodes_by_itself(tmp_path, monkeypatch):

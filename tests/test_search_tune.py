@@ -327,3 +327,14 @@ def test_a_trial_without_memory_says_so_and_the_next_one_comes(tuning, opened, m
     trials = study.get_trials()
     assert len(trials) == 3
     assert all("out of memory; narrow the range of batch_size" in t.user_attrs["failure"] for t in trials)
+
+
+def test_inputs_are_no_outputs(folder, rcompress):
+    words = ("tune", "--arch", "quick:build", "--dataset", "digits", "--trials", 1)
+    (folder / "best.trials.csv").write_text("number\n")
+    for more, said in (
+        (("-o", "r20.pth"), "is no name for a recipe"),
+        (("--from-trials", "best.trials.csv"), "is also the input"),
+    ):
+        run = rcompress(*words, *more)
+        assert run.code == 1 and said in run.err

@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from rcompress.artifacts.checkpoint import read_checkpoint, write_checkpoint
 from rcompress.artifacts.device import resolve_device
 from rcompress.artifacts.spec import Step
+from rcompress.cli.output import Output
+from rcompress.cli.session import say_scores
 from rcompress.data import Augmentation, open_dataset
 from rcompress.errors import RcompressError
-from rcompress.models import load_model
+from rcompress.models import build_model, load_model
 from rcompress.training import RECIPES, Recipe, Settings, Trainer, resolve_precision
 from rcompress.training import run as runs
 from rcompress.training.average import MovingAverage
@@ -25,7 +27,7 @@ from rcompress.training.guidance import Batch, Constraint, Guidance
 from rcompress.training.loop import validate
 from rcompress.training.recipe import build_optimizer, learning_rate_factor
 from rcompress.training.run import material_for, run_training
-from rcompress.training.start import fresh, from_checkpoint, normalized_as, replace_head
+from rcompress.training.start import fresh, from_checkpoint, from_torchvision, normalized_as, replace_head
 
 CPU = Settings(torch.device("cpu"))
 SHORT = Recipe(epochs=3, batch_size=64, learning_rate=0.05, ema=0.9, mixup=0.2, cutout=4)
@@ -332,3 +334,38 @@ def test_devices_and_precisions():
             resolve_device(name)
     with pytest.raises(RcompressError, match="GPUs only"):
         resolve_precision("fp16", torch.device("cpu"))
+
+
+def test_the_splits_that_chose_and_report_are_named(small, tmp_path, capsys):
+    start = start_of(small)
+    imported = replace(start.spec, lineage=(Step("import"),))
+    recipe = Recipe(epochs=1, batch_size=256)
+    out = Output()
+    outcome = run_training(
+        start.module, imported, open_dataset("digits"), recipe, CPU, tmp_path / "m.pth", {}, progress=out
+    )
+    say_scores(out, outcome)
+    first, last = capsys.readouterr().err.splitlines()
+    assert "test-a" in first and "validation" not in first
+    assert "% on test-b (" in last and "by test-a" in last
+
+
+@pytest.mark.parametrize("fault", [None, RuntimeError("invalid hash value")])
+def test_torchvisions_download_says_nothing_on_stdout(monkeypatch, capsys, fault):
+    from torchvision import models
+
+    def get_model(name, weights=None):
+        if weights is not None:
+            print("Downloading")
+            if fault:
+                raise fault
+        return build_model("resnet18", 10, stem="imagenet")
+
+    monkeypatch.setattr(models, "get_model", get_model)
+    dataset = open_dataset("digits")
+    if fault:
+        with pytest.raises(RcompressError, match="no pretrained resnet18"):
+            from_torchvision("resnet18", {}, dataset, 0)
+    else:
+        assert from_torchvision("resnet18", {}, dataset, 0).pretrained
+    assert capsys.readouterr().out == ""

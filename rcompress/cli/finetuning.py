@@ -38,7 +38,7 @@ class Finetuning:
 
     def __post_init__(self) -> None:
         said = (self.learning_rate, self.batch_size, self.teachers, self.temperature, self.alpha)
-        if not self.epochs and (self.resume or any(value is not None for value in said)):
+        if not self.epochs and (self.resume or not self.distill or any(value is not None for value in said)):
             raise typer.BadParameter(
                 "goes with fine-tuning alone; name its length", param_hint="--finetune-epochs"
             )

@@ -47,12 +47,14 @@ def open_settings(
 
 @contextmanager
 def resumable(out: Output, target: Path) -> Iterator[None]:
-    """Around a training: when it is interrupted, say how to go on."""
+    """Around a training: when it is interrupted and has left something to go on from, say how."""
+    state = target.with_suffix(".resume")
+    before = state.stat().st_mtime_ns if state.exists() else None
     try:
         yield
     except KeyboardInterrupt:
-        if target.with_suffix(".resume").exists():
-            out.note(f"{target.with_suffix('.resume')} is kept: the same command with --resume goes on there")
+        if state.exists() and state.stat().st_mtime_ns != before:
+            out.note(f"{state} is kept: the same command with --resume goes on there")
         raise
 
 
@@ -68,10 +70,11 @@ def say_scores(out: Output, outcome: Outcome) -> None:
     """One line: the accuracy on data that chose nothing, with its interval, and how long an epoch took."""
     metrics = outcome.metrics
     interval = f"{metrics['top1_percent_low']:.2f}-{metrics['top1_percent_high']:.2f}"
-    text = f"top-1 {metrics['top1_percent']:.2f} % ({interval})"
+    split = "" if outcome.reported_on == "test" else f" on {outcome.reported_on}"
+    text = f"top-1 {metrics['top1_percent']:.2f} %{split} ({interval})"
     if outcome.history:
         text += (
-            f", best epoch {metrics['best_epoch']} of {len(outcome.history)} by validation "
+            f", best epoch {metrics['best_epoch']} of {len(outcome.history)} by {outcome.chosen_on} "
             f"({metrics['validation_top1_percent']:.2f} %), {metrics['epoch_seconds']:.1f} s per epoch"
         )
     out.note(text)

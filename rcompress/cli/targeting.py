@@ -236,17 +236,17 @@ def fitted(
     elif request.scope == "adaptive":
         adapted = measured_adaptation(material, opened.start.dataset, settings, request.round_to, out)
     fit = find_widths(material, request, settings, opened.dataset, adapted, out)
-    _say(fit, out)
+    _say(fit, request, out)
     return fit
 
 
-def _say(fit: Fit, out: Output) -> None:
+def _say(fit: Fit, request: Request, out: Output) -> None:
     out.note(SHOWN[fit.quantity].format(limit=fit.limit, reached=fit.reached, trials=fit.trials))
-    if "latency_speedup" in fit.figures:
+    if request.conditions is not None:
         before, after = fit.figures["latency_p50_ms_before"], fit.figures["latency_p50_ms"]
         out.note(
             f"timed in turns with the whole network: {before:.4g} ms -> {after:.4g} ms "
-            f"({fit.figures['latency_speedup']:.2f} times as fast)"
+            f"({fit.figures['latency_speedup']:.2f} times as fast; {request.conditions})"
         )
         if after > fit.limit:
             out.note(

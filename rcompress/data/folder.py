@@ -96,7 +96,7 @@ def open_image(path: Path) -> object:
             return image.convert("RGB")
     except FileNotFoundError:
         raise RcompressError(path, "no such file", "check the path") from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise RcompressError(path, "is not an image that can be decoded", "remove or replace it") from None
 
 

@@ -145,7 +145,7 @@ def _decode(content: bytes, file: Path) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(content)) as image:
             return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise RcompressError(file, "holds an image that cannot be decoded", "copy it again") from None
 
 

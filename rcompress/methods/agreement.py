@@ -19,7 +19,7 @@ from rcompress.engines import Engine, RunOptions, load_engine
 from rcompress.engines.evaluation import engine_logits
 from rcompress.engines.ort import OnnxRuntimeEngine
 from rcompress.errors import RcompressError
-from rcompress.progress import SILENT, Progress
+from rcompress.progress import SILENT, Progress, tracked
 
 BATCH_SIZE = 100
 
@@ -67,8 +67,8 @@ def agreements(
         module: the trained network, in evaluation mode on the CPU; compared in FP32.
         split: images; no label is read.
     """
-    expected = _classes(module, split, preprocessing)
-    exact = _classes(copy.deepcopy(module).double(), split, preprocessing, torch.float64)
+    expected = _classes(module, split, preprocessing, torch.float32, progress)
+    exact = _classes(copy.deepcopy(module).double(), split, preprocessing, torch.float64, progress)
     itself = Agreement("the network itself in FP64", len(expected), int((exact != expected).sum()))
     threads = torch.get_num_threads()
     loaders: dict[str, Callable[[], Engine]] = {
@@ -105,8 +105,9 @@ def _compared(
 
 @torch.inference_mode()
 def _classes(
-    module: nn.Module, split: Split, preprocessing: Preprocessing, dtype: torch.dtype = torch.float32
+    module: nn.Module, split: Split, preprocessing: Preprocessing, dtype: torch.dtype, progress: Progress
 ) -> NDArray[np.int64]:
     """int64 (N,)."""
-    batches = input_batches(split, preprocessing, BATCH_SIZE)
+    count = -(-len(split) // BATCH_SIZE)
+    batches = tracked(input_batches(split, preprocessing, BATCH_SIZE), count, f"classes in {dtype}", progress)
     return np.concatenate([module(images.to(dtype)).argmax(1).numpy() for images, _ in batches])

@@ -46,6 +46,10 @@ class Conditions:
         """Primitives for the lineage."""
         return asdict(self)
 
+    def __str__(self) -> str:
+        threads = RunOptions(threads=self.threads).cpu_threads
+        return f"batch {self.batch_size}, {threads} threads, {self.backend}{' in INT8' if self.int8 else ''}"
+
 
 class Stopwatch:
     """Builds networks as engines in a folder of its own and times them; `close` removes it.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
+from rcompress.errors import RcompressError
 from rcompress.progress import SILENT, Progress
 from rcompress.search.studies import StudyPlace, open_study
 from rcompress.search.tune import Tuning, best_trial, identity_of, tune
@@ -72,6 +74,9 @@ def tune_together(
 
 def _work(plan: Plan) -> None:
     torch.set_num_threads(plan.threads)
-    start = plan.start()
-    with plan.study(start) as study:
-        tune(study, start, plan.tuning, plan.settings)
+    try:
+        start = plan.start()
+        with plan.study(start) as study:
+            tune(study, start, plan.tuning, plan.settings)
+    except (RcompressError, KeyboardInterrupt):  # the first process meets the same, or was interrupted too
+        sys.exit(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from rcompress.data.preprocess import crop_shifts, cutout, flip, shifted, square
 from rcompress.errors import RcompressError
 from rcompress.measure.accuracy import Scores, Tally
 from rcompress.measure.memory import forget_peak, peak_held_bytes
-from rcompress.progress import SILENT, Progress
+from rcompress.progress import SILENT, Progress, tracked
 from rcompress.training.average import MovingAverage
 from rcompress.training.guidance import Batch, Guidance
 from rcompress.training.processes import synchronised, unsynchronised
@@ -35,18 +35,17 @@ Epoch = dict[str, Any]
 
 @dataclass(frozen=True)
 class Material:
-    """What a run learns from and is judged by."""
+    """What a run learns from and is judged by; ``judge`` is what the latter is called."""
 
     train: Split
     validation: Split
     preprocessing: Preprocessing
     augmentation: Augmentation
+    judge: str = "validation"
 
     def on(self, device: torch.device) -> Material:
         """The same, with images that fit in memory moved to ``device``."""
-        return Material(
-            self.train.on(device), self.validation.on(device), self.preprocessing, self.augmentation
-        )
+        return replace(self, train=self.train.on(device), validation=self.validation.on(device))
 
 
 @dataclass
@@ -119,7 +118,7 @@ class Trainer:
             number = len(self.history) + 1
             progress.start(f"epoch {number}/{self.recipe.epochs}", self.steps_per_epoch * self.batch_size)
             self.history.append(self._epoch(number, progress))
-            progress.note(_line(self.history[-1], self.recipe.epochs))
+            progress.note(_line(self.history[-1], self.recipe.epochs, self.material.judge))
             after_epoch(self)
         if self.best.state:
             self.kept.load_state_dict(self.best.state)
@@ -295,13 +294,20 @@ class Trainer:
             group["lr"] = self.recipe.learning_rate * factor * group.get("lr_scale", 1.0)
 
 
-def validate(module: nn.Module, split: Split, preprocessing: Preprocessing, settings: Settings) -> Scores:
+def validate(
+    module: nn.Module,
+    split: Split,
+    preprocessing: Preprocessing,
+    settings: Settings,
+    progress: Progress = SILENT,
+) -> Scores:
     """Score ``module`` on ``split`` in the precision of the run, each process its share of the images."""
     module.eval()
     tally = Tally()
     share = split.subset(settings.processes.share(len(split)))
     with torch.inference_mode(), settings.autocast():
-        for images, labels in share.batches(EVALUATION_BATCH):
+        batches = share.batches(EVALUATION_BATCH)
+        for images, labels in tracked(batches, -(-len(share) // EVALUATION_BATCH), "scoring", progress):
             inputs = normalize(images.to(settings.device), preprocessing)
             tally.add(module(inputs.contiguous(memory_format=torch.channels_last)), labels)
     tally.combine(lambda counts: settings.processes.sum(counts.to(settings.device)).cpu())
@@ -314,9 +320,9 @@ def _outside(module: nn.Module, optimizer: torch.optim.Optimizer) -> list[nn.Par
     return [p for group in optimizer.param_groups for p in group["params"] if p not in own]
 
 
-def _line(epoch: Epoch, epochs: int) -> str:
+def _line(epoch: Epoch, epochs: int, judge: str) -> str:
     return (
         f"epoch {epoch['epoch']}/{epochs}  loss {epoch['train_loss']:.4f}  "
-        f"train {epoch['train_top1_percent']:.2f} %  validation {epoch['validation_top1_percent']:.2f} %  "
+        f"train {epoch['train_top1_percent']:.2f} %  {judge} {epoch['validation_top1_percent']:.2f} %  "
         f"{epoch['images_per_second']:,.0f} images/s"
     )

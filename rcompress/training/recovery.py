@@ -48,11 +48,11 @@ def recover(
     """
     module.to(settings.device).to(memory_format=torch.channels_last)
     judges = dataset.split(spec.choice_split).on(settings.device)
-    before = validate(module, judges, spec.preprocessing, settings)
+    before = validate(module, judges, spec.preprocessing, settings, progress)
     train = dataset.split("train").on(settings.device)
     if not reestimate_batchnorm(module, train, spec.preprocessing, settings, progress=progress):
         return None
-    after = validate(module, judges, spec.preprocessing, settings)
+    after = validate(module, judges, spec.preprocessing, settings, progress)
     return Recovery(before.top1_percent, after.top1_percent)
 
 

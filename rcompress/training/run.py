@@ -25,19 +25,26 @@ from rcompress.training.settings import Settings
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained network in evaluation mode on the CPU, and how it came about."""
+    """A trained network in evaluation mode on the CPU, and how it came about.
+
+    Attributes:
+        chosen_on, reported_on: the splits that chose the epoch and that the scores are of.
+    """
 
     module: nn.Module
     history: list[Epoch]
     best_epoch: int
     scores: Scores
     metrics: dict[str, Any]
+    chosen_on: str
+    reported_on: str
 
 
 def material_for(spec: ModelSpec, dataset: Dataset) -> Material:
     """The splits of a run: an imported network may have seen the validation split, so it is judged elsewhere."""
+    judges = dataset.split(spec.choice_split)
     return Material(
-        dataset.split("train"), dataset.split(spec.choice_split), spec.preprocessing, dataset.augmentation
+        dataset.split("train"), judges, spec.preprocessing, dataset.augmentation, spec.choice_split
     )
 
 
@@ -79,11 +86,21 @@ def run_training(
         progress.note(f"resuming after epoch {len(trainer.history)} of {recipe.epochs}")
     trained = trainer.run(journal.write if settings.processes.first else _not_written, progress)
     journal.close()
-    scores = test_scores(trained, spec, dataset, settings, chosen=recipe.epochs > 0)
+    chosen = recipe.epochs > 0
+    scores = test_scores(trained, spec, dataset, settings, chosen, progress)
     settings.processes.leave()
     if not settings.processes.first:
         raise HelperDone
-    return Outcome(trained.cpu(), trainer.history, trainer.best.epoch, scores, _metrics(trainer, scores))
+    metrics = _metrics(trainer, scores)
+    return Outcome(
+        trained.cpu(),
+        trainer.history,
+        trainer.best.epoch,
+        scores,
+        metrics,
+        spec.choice_split,
+        reported_split(spec, chosen),
+    )
 
 
 def write_trained(
@@ -130,14 +147,21 @@ def run_identity(
 
 
 def test_scores(
-    module: nn.Module, spec: ModelSpec, dataset: Dataset, settings: Settings, chosen: bool
+    module: nn.Module,
+    spec: ModelSpec,
+    dataset: Dataset,
+    settings: Settings,
+    chosen: bool,
+    progress: Progress = SILENT,
 ) -> Scores:
-    """Score, in FP32, on the test split, or on its second half where the first has chosen something."""
-    halved = chosen and spec.choice_split == "test-a"
-    split = dataset.split("test-b" if halved else spec.report_split)
-    return validate(
-        module, split.on(settings.device), spec.preprocessing, replace(settings, precision="fp32")
-    )
+    """Score ``module``, in FP32, on the `reported_split`."""
+    split = dataset.split(reported_split(spec, chosen)).on(settings.device)
+    return validate(module, split, spec.preprocessing, replace(settings, precision="fp32"), progress)
+
+
+def reported_split(spec: ModelSpec, chosen: bool) -> str:
+    """The test split, or its second half where the first has ``chosen`` something, now or before."""
+    return "test-b" if chosen and spec.choice_split == "test-a" else spec.report_split
 
 
 def _not_written(trainer: Trainer) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -143,8 +145,9 @@ def from_torchvision(
 
     start = fresh(arch, options, dataset, seed)
     try:
-        weights = models.get_model(arch.removeprefix("torchvision:"), weights="DEFAULT").state_dict()
-    except (ValueError, OSError) as error:
+        with redirect_stdout(sys.stderr):  # a download says so
+            weights = models.get_model(arch.removeprefix("torchvision:"), weights="DEFAULT").state_dict()
+    except (ValueError, OSError, RuntimeError) as error:
         raise RcompressError(
             "--init torchvision",
             f"no pretrained {arch} to be had ({error})",

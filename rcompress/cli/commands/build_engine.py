@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 BackendChoice = Literal["auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx", "torch-x86"]
 OF_CALIBRATION = ("calib", "calib_images", "method", "percentile", "per_tensor")
+OF_VERDICT = ("verdict_images", "batch_size")
 
 
 def command(
@@ -97,7 +98,9 @@ def command(
     """
     precision = _precision(int8, fp16, bf16)
     if precision != "int8":
-        require_absent(context, OF_CALIBRATION, "goes with --int8 alone")
+        require_absent(context, (*OF_CALIBRATION, *OF_VERDICT), "goes with --int8 alone")
+    if not verdict:
+        require_absent(context, OF_VERDICT, "goes with the verdict alone")
     if method != "percentile":
         require_absent(context, ("percentile",), "goes with --method percentile")
     means, stds = floats_per_channel(mean, "--mean"), floats_per_channel(std, "--std")
@@ -124,6 +127,9 @@ def command(
             )
         if chosen == "torch-x86":
             require_absent(context, ("method", "per_tensor"), "torch-x86 calibrates in PyTorch's own way")
+            require_absent(
+                context, ("verdict", *OF_VERDICT), "torch-x86 has no verdict: it is for comparison"
+            )
         if timing_cache is not None:
             require_output(timing_cache, [source])
         graph = open_graph(source, arch)

@@ -96,7 +96,8 @@ def command(
             answers.append(judged)
             records.append(evaluation_record(engine, judged.scores, data.name, chosen, run, batch_size))
             written[target].append(records[-1])
-            write_records(target, written[target])
+            if len(written[target]) == targets.count(target):  # whole or not at all
+                write_records(target, written[target])
         if confusion is not None:
             _draw(confusion, answers[0], subjects[0].data)
         _say(out, records, answers)

@@ -41,7 +41,7 @@ def command(
 
     Example: rcompress export r20.pth
     """
-    target = output or derived(source, suffix=".onnx")
+    target = output or derived(source, "pre" if with_preprocessing else "", ".onnx")
     if target.suffix not in FORMATS:
         raise typer.BadParameter(f"{target.name}: choose {', '.join(FORMATS)}", param_hint="-o")
     if with_preprocessing and target.suffix != ".onnx":

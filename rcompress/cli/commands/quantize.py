@@ -156,6 +156,10 @@ def command(
         require_absent(context, ("adaround_iterations",), "goes with --adaround")
     if method != "percentile":
         require_absent(context, ("percentile",), "goes with --method percentile")
+    if activation_bits == "none" and not (adaround or bias_correction or qat or max_drop is not None):
+        require_absent(
+            context, ("calib", "calib_images", "method", "percentile"), "nothing is calibrated here"
+        )
     with Output(json_, quiet) as out:
         from rcompress.artifacts.device import resolve_device
         from rcompress.artifacts.files import require_file
@@ -171,7 +175,7 @@ def command(
         if half is not None:
             _write_half(source, output, half, arch, (means, stds, dataset), out)
             return
-        default = derived(source, _tag(weight_bits, activation_bits, qat), ".onnx")
+        default = derived(source, _tag(weight_bits, activation_bits, wanted, qat), ".onnx")
         target = _target(output or default, [source, *(teacher or ())])
         where = str(resolve_device(device))
         bits = LayerBits(4 if weight_bits == "4" else 8, activation_bits == "8", skip=tuple(skip or ()))
@@ -211,10 +215,11 @@ def _profile(profile: ProfileChoice | None, backend: BackendChoice | None) -> Pr
     return profile or implied
 
 
-def _tag(weight_bits: str, activation_bits: str, trained: bool) -> str:
-    """``int8``, ``w4a8``, ``w8`` or ``w4`` in the derived name, and ``-qat`` after it."""
+def _tag(weight_bits: str, activation_bits: str, profile: ProfileChoice, trained: bool) -> str:
+    """``int8``, ``w4a8``, ``w8`` or ``w4`` in the derived name, then ``-tensorrt`` and ``-qat`` where they hold."""
     integers = "int8" if weight_bits == "8" else "w4a8"
-    return (f"w{weight_bits}" if activation_bits == "none" else integers) + ("-qat" if trained else "")
+    bits = f"w{weight_bits}" if activation_bits == "none" else integers
+    return bits + ("-tensorrt" if profile == "tensorrt" else "") + ("-qat" if trained else "")
 
 
 def _target(path: Path, inputs: list[Path]) -> Path:

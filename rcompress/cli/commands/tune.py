@@ -91,7 +91,13 @@ def command(
 
         if launched()[1] > 1:
             raise RcompressError("tune", "was started by torchrun", "start it as it is, with --workers")
-        require_output(output, [path for path in (ranges, config, from_trials) if path])
+        origin = Origin(init, arch, builder, dataset, data_dir, image_size)
+        if output.suffix != ".toml":
+            raise RcompressError(
+                output, "is no name for a recipe", f"call it {output.with_suffix('.toml').name}"
+            )
+        for target in (output, beside(output, ".trials.csv")):
+            require_output(target, [path for path in (ranges, config, from_trials, origin.source) if path])
         require_optuna()
         base = changed_recipe(recipe, config, epochs=epochs)
         tried = read_ranges(ranges, base)
@@ -99,14 +105,16 @@ def command(
             tried.pop("epochs", None)
         plan = Plan(
             StudyPlace(storage or str(beside(output, ".db")), study or output.stem),
-            Origin(init, arch, builder, dataset, data_dir, image_size),
+            origin,
             Tuning(tried, base, trials, pruner),
             open_settings(device, threads, precision, seed=seed),
             threads or max(1, available_cores() // workers),
         )
         start = plan.start(out)
         with plan.study(start) as found:
-            if from_trials is not None:
+            if from_trials is not None and found.get_trials(deepcopy=False):
+                out.note(f"the study goes on with its own trials; {from_trials} only begins one")
+            elif from_trials is not None:
                 out.note(f"{add_trials(found, from_trials, tried)} trials taken from {from_trials}")
             tune_together(plan, start, found, workers, out)
             best = best_recipe(found, base)
