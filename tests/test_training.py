@@ -11,14 +11,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rcompress.artifacts.checkpoint import read_checkpoint, write_checkpoint
+from rcompress.artifacts.checkpoint import read_checkpoint
 from rcompress.artifacts.device import resolve_device
 from rcompress.artifacts.spec import Step
 from rcompress.cli.output import Output
 from rcompress.cli.session import say_scores
 from rcompress.data import Augmentation, open_dataset
 from rcompress.errors import RcompressError
-from rcompress.models import build_model, load_model
 from rcompress.training import RECIPES, Recipe, Settings, Trainer, resolve_precision
 from rcompress.training import run as runs
 from rcompress.training.average import MovingAverage
@@ -27,7 +26,7 @@ from rcompress.training.guidance import Batch, Constraint, Guidance
 from rcompress.training.loop import validate
 from rcompress.training.recipe import build_optimizer, learning_rate_factor
 from rcompress.training.run import material_for, run_training
-from rcompress.training.start import fresh, from_checkpoint, from_torchvision, normalized_as, replace_head
+from rcompress.training.start import fresh
 
 CPU = Settings(torch.device("cpu"))
 SHORT = Recipe(epochs=3, batch_size=64, learning_rate=0.05, ema=0.9, mixup=0.2, cutout=4)
@@ -172,41 +171,6 @@ def test_recipes_out_of_range_are_refused(name):
         Recipe(**{name: 1.5})
 
 
-@pytest.mark.parametrize("std", [(0.5,), (0.0, 0.5, 0.5)])
-def test_a_recipes_normalisation_must_fit_the_images(small, std):
-    with pytest.raises(RcompressError, match="recipe: mean"):
-        normalized_as(Recipe(mean=(0.5,) * 3, std=std), small.preprocessing())
-
-
-@pytest.mark.parametrize(
-    ("arch", "said"),
-    [
-        ("torchvision:alexnet", "does not take images of 3 x 32 x 32"),
-        ("three_outputs:other", r"makes \(1, 3\)"),
-    ],
-)
-def test_networks_that_do_not_fit_the_images_are_refused(small, tmp_path, monkeypatch, arch, said):
-    (tmp_path / "three_outputs.py").write_text(
-        "import torch\n"
-        "def other(num_classes):\n"
-        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 3))\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(RcompressError, match=said):
-        fresh(arch, {}, small, seed=0)
-
-
-def test_a_head_of_unnamed_classes_stays(trained, tmp_path):
-    loaded = load_model(trained)
-    unnamed = replace(loaded.spec.preprocessing, dataset=None, class_names=())
-    path = write_checkpoint(
-        tmp_path / "m.pth", replace(loaded.spec, preprocessing=unnamed), loaded.module.state_dict()
-    )
-    start = from_checkpoint(path, None, "digits")
-    assert torch.equal(start.module.fc.weight, loaded.module.fc.weight)
-    assert start.spec.preprocessing.dataset == "digits"
-
-
 def test_a_diverging_run_says_so(small, tmp_path):
     start = start_of(small)
     wild = Recipe(epochs=3, batch_size=32, learning_rate=1e9, warmup=0.0, ema=0.0)
@@ -301,31 +265,6 @@ def test_the_best_epoch_before_a_kill_is_kept(small):
     assert all(torch.equal(kept[name], tensor) for name, tensor in states[0]["best"]["state"].items())
 
 
-def test_going_on_from_a_checkpoint_with_other_classes(trained, tmp_path):
-    import numpy as np
-    from PIL import Image
-
-    for part in ("train", "test"):
-        for name in "abc":
-            (tmp_path / part / name).mkdir(parents=True)
-            for number in range(10):
-                Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(
-                    tmp_path / part / name / f"{number}.png"
-                )
-    start = from_checkpoint(trained, None, f"imagefolder:{tmp_path}")
-    assert start.spec.num_classes == 3
-    assert start.module(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
-    assert start.spec.preprocessing.class_names == ("a", "b", "c")
-    assert start.spec.preprocessing.mean == load_model(trained).spec.preprocessing.mean
-
-
-def test_new_head_keeps_the_features(trained):
-    module = load_model(trained).module
-    features = module.fc.in_features
-    replace_head(module, 7)
-    assert (module.fc.in_features, module.fc.out_features) == (features, 7)
-
-
 def test_devices_and_precisions():
     assert resolve_device("cpu").type == "cpu"
     assert resolve_precision("fp32", torch.device("cpu")) == "fp32"
@@ -348,24 +287,3 @@ def test_the_splits_that_chose_and_report_are_named(small, tmp_path, capsys):
     first, last = capsys.readouterr().err.splitlines()
     assert "test-a" in first and "validation" not in first
     assert "% on test-b (" in last and "by test-a" in last
-
-
-@pytest.mark.parametrize("fault", [None, RuntimeError("invalid hash value")])
-def test_torchvisions_download_says_nothing_on_stdout(monkeypatch, capsys, fault):
-    from torchvision import models
-
-    def get_model(name, weights=None):
-        if weights is not None:
-            print("Downloading")
-            if fault:
-                raise fault
-        return build_model("resnet18", 10, stem="imagenet")
-
-    monkeypatch.setattr(models, "get_model", get_model)
-    dataset = open_dataset("digits")
-    if fault:
-        with pytest.raises(RcompressError, match="no pretrained resnet18"):
-            from_torchvision("resnet18", {}, dataset, 0)
-    else:
-        assert from_torchvision("resnet18", {}, dataset, 0).pretrained
-    assert capsys.readouterr().out == ""

@@ -60,13 +60,18 @@ def require_output(path: Path, inputs: Iterable[Path] = ()) -> Path:
 
 
 def require_checkpoint_output(path: Path, inputs: Iterable[Path] = ()) -> Path:
-    """As `require_output`, for a checkpoint, whose suffix decides how every command reads it.
+    """As `require_named_output`, for a checkpoint."""
+    return require_named_output(path, "checkpoint", ".pth", inputs)
+
+
+def require_named_output(path: Path, kind: str, suffix: str, inputs: Iterable[Path] = ()) -> Path:
+    """As `require_output`, for a kind of file whose suffix decides how every command reads it.
 
     Raises:
-        RcompressError: as there, or it is not called ``NAME.pth``.
+        RcompressError: as there, or its suffix is another.
     """
-    if path.suffix != ".pth" and not path.is_dir():
-        raise RcompressError(path, "is no name for a checkpoint", f"call it {path.with_suffix('.pth').name}")
+    if path.suffix != suffix and not path.is_dir():
+        raise RcompressError(path, f"is no name for a {kind}", f"call it {path.with_suffix(suffix).name}")
     return require_output(path, inputs)
 
 

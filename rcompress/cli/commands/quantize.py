@@ -162,7 +162,7 @@ def command(
         )
     with Output(json_, quiet) as out:
         from rcompress.artifacts.device import resolve_device
-        from rcompress.artifacts.files import require_file
+        from rcompress.artifacts.files import require_file, require_named_output
         from rcompress.cli.session import set_threads
         from rcompress.methods.calibration_data import parse_choice
         from rcompress.methods.placement import LayerBits
@@ -176,7 +176,7 @@ def command(
             _write_half(source, output, half, arch, (means, stds, dataset), out)
             return
         default = derived(source, _tag(weight_bits, activation_bits, wanted, qat), ".onnx")
-        target = _target(output or default, [source, *(teacher or ())])
+        target = require_named_output(output or default, "graph", ".onnx", [source, *(teacher or ())])
         where = str(resolve_device(device))
         bits = LayerBits(4 if weight_bits == "4" else 8, activation_bits == "8", skip=tuple(skip or ()))
         how = QuantizeOptions(wanted, method, percentile, per_channel, where, bits, group_size, equalize)
@@ -220,15 +220,6 @@ def _tag(weight_bits: str, activation_bits: str, profile: ProfileChoice, trained
     integers = "int8" if weight_bits == "8" else "w4a8"
     bits = f"w{weight_bits}" if activation_bits == "none" else integers
     return bits + ("-tensorrt" if profile == "tensorrt" else "") + ("-qat" if trained else "")
-
-
-def _target(path: Path, inputs: list[Path]) -> Path:
-    from rcompress.artifacts.files import require_output
-    from rcompress.errors import RcompressError
-
-    if path.suffix != ".onnx" and not path.is_dir():
-        raise RcompressError(path, "is no name for a graph", f"call it {path.with_suffix('.onnx').name}")
-    return require_output(path, inputs)
 
 
 def _spared(

@@ -79,7 +79,7 @@ def command(
     """
     builder = builder_of(init, arch, shortcut, stem, dataset, image_size)
     with Output(json_, quiet) as out:
-        from rcompress.artifacts.files import require_output, write_atomic
+        from rcompress.artifacts.files import require_named_output, require_output, write_atomic
         from rcompress.artifacts.machine import available_cores
         from rcompress.cli.session import open_settings
         from rcompress.search.ranges import read_ranges
@@ -92,12 +92,9 @@ def command(
         if launched()[1] > 1:
             raise RcompressError("tune", "was started by torchrun", "start it as it is, with --workers")
         origin = Origin(init, arch, builder, dataset, data_dir, image_size)
-        if output.suffix != ".toml":
-            raise RcompressError(
-                output, "is no name for a recipe", f"call it {output.with_suffix('.toml').name}"
-            )
-        for target in (output, beside(output, ".trials.csv")):
-            require_output(target, [path for path in (ranges, config, from_trials, origin.source) if path])
+        inputs = [path for path in (ranges, config, from_trials, origin.source) if path]
+        require_named_output(output, "recipe", ".toml", inputs)
+        require_output(beside(output, ".trials.csv"), inputs)
         require_optuna()
         base = changed_recipe(recipe, config, epochs=epochs)
         tried = read_ranges(ranges, base)
