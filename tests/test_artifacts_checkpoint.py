@@ -117,6 +117,8 @@ def test_foreign_weights_are_recognised(tmp_path, wrap):
         {"lineage": "none"},
         {"preprocessing": {"input_size": [3, 10**9, 8], "mean": [0.5] * 3, "std": [0.5] * 3}},
         {"preprocessing": {"input_size": [3, 8, 8], "mean": [0.5] * 3, "std": [0.5, 0.5, 0.0]}},
+        {"preprocessing": {"input_size": [3, 8, 8], "mean": [10**400, 0, 0], "std": [0.5] * 3}},
+        {"preprocessing": {**SPEC.to_dict()["preprocessing"], "in_graph": torch.zeros(2)}},
     ],
     ids=lambda change: next(iter(change)),
 )

@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from rcompress.engines import RunOptions, backend_status, load_engine
+from rcompress.engines.plan_file import read_sidecar
 from tests.graphs import residual
 
 needs_rtx = pytest.mark.skipif(
@@ -150,7 +151,9 @@ def test_foreign_graph_of_other_images_is_refused(rcompress, foreign: Path) -> N
     assert run.code == 1 and "names no dataset" in run.err
 
 
-def test_foreign_graph_with_its_own_images(rcompress, foreign: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def own_images(tmp_path: Path) -> tuple[str, ...]:
+    """The options that say how a foreign graph is calibrated, with images of its size."""
     from PIL import Image
 
     random = np.random.default_rng(0)
@@ -159,7 +162,7 @@ def test_foreign_graph_with_its_own_images(rcompress, foreign: Path, tmp_path: P
         folder.mkdir(parents=True)
         for index in range(12):
             Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{index}.png")
-    words = (
+    return (
         "--mean",
         "0.5,0.5,0.5",
         "--std",
@@ -167,11 +170,35 @@ def test_foreign_graph_with_its_own_images(rcompress, foreign: Path, tmp_path: P
         "--calib",
         f"imagefolder:{tmp_path / 'images'}:20",
     )
-    run = rcompress("build-engine", foreign, "--int8", *words, "--json")
+
+
+def test_foreign_graph_with_its_own_images(rcompress, foreign: Path, own_images: tuple[str, ...]) -> None:
+    run = rcompress("build-engine", foreign, "--int8", *own_images, "--json")
     assert run.code == 0, run.err
     spec = load_engine(Path(json.loads(run.out)["output"])).info.spec
     assert spec is not None and spec.imported and spec.preprocessing.mean == (0.5, 0.5, 0.5)
     assert spec.lineage[-1].options["calibration"]["images"] == 20
+
+
+def test_a_fixed_batch_is_opened_for_int8_and_the_verdict(
+    rcompress, own_images: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "four.onnx"
+    onnx.save(residual(batch=4), path)
+    run = rcompress("build-engine", path, "--int8", *own_images)
+    assert run.code == 0, run.err
+    assert "verdict: ship" in run.err and "batch 1," in run.err
+
+
+@needs_rtx
+def test_a_fixed_batch_is_opened_for_a_range(rcompress, tmp_path: Path) -> None:
+    path, plan = tmp_path / "four.onnx", tmp_path / "four.plan"
+    onnx.save(residual(batch=4), path)
+    words = ("build-engine", path, "--target", "sm_86", "-o", plan)
+    for given, built in (((), (4, 4, 4)), (("--batch-range", "1:8:32"), (1, 8, 32))):
+        run = rcompress(*words, *given)
+        assert run.code == 0, run.err
+        assert read_sidecar(plan).batch_range == built
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,25 @@ def test_other_widths_are_compared_at_the_outputs(rcompress, files: Path, tmp_pa
     assert "other widths: the outputs alone are compared" in run.err and "logits" in run.out
 
 
+def test_an_engine_of_other_widths_is_compared_where_the_widths_agree(
+    rcompress, files: Path, tmp_path: Path
+) -> None:
+    for words in (
+        ("prune", files / "r20.pth", "--ratio", "0.5", "--no-bn-reestimation", "-o", tmp_path / "p.pth"),
+        ("export", tmp_path / "p.pth", "-o", tmp_path / "p.onnx"),
+        ("build-engine", tmp_path / "p.onnx", "-o", tmp_path / "p.xml"),
+    ):
+        assert rcompress(*words).code == 0
+    words = (files / "r20.pth", tmp_path / "p.xml", "--images", 20, "--json", "--threads", 1)
+    run = rcompress("diagnose", *words)
+    assert run.code == 0, run.err
+    told = json.loads(run.out)
+    compared = {layer["layer"] for layer in told["layers"] if "snr_db" in layer}
+    assert "fc" in compared and "layer3.0.conv1" not in compared
+    assert "snr_db" in told["output"]
+    assert any("other widths" in note for note in told["notes"])
+
+
 def test_a_stranger_is_refused(rcompress, files: Path, tmp_path: Path) -> None:
     found = read_onnx(files / "int8.onnx")
     assert found.spec is not None
@@ -135,6 +154,18 @@ def test_a_stranger_is_refused(rcompress, files: Path, tmp_path: Path) -> None:
     stranger = write_onnx(tmp_path / "stranger.onnx", found.model, replace(found.spec, lineage=()))
     run = rcompress("diagnose", files / "r20.pth", stranger)
     assert run.code == 1 and "has no file of its history in common with r20.pth" in run.err
+
+
+def test_a_descendant_with_other_classes_is_refused(rcompress, files: Path, tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for name in "abc":
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(4):
+                Image.new("RGB", (32, 32)).save(tmp_path / part / name / f"{number}.png")
+    words = ("--init", files / "r20.pth", "--dataset", f"imagefolder:{tmp_path}", "--epochs", 0)
+    assert rcompress("train", *words, "-o", tmp_path / "three.pth").code == 0
+    run = rcompress("diagnose", files / "r20.pth", tmp_path / "three.pth")
+    assert run.code == 1 and "three.pth: has 3 classes, r20.pth 10" in run.err
 
 
 def test_files_that_say_nothing_are_refused(rcompress, tmp_path: Path) -> None:

@@ -163,6 +163,20 @@ def test_steps_are_refused_under_torchrun(folder, rcompress, monkeypatch):
     assert "go with one process" in " ".join(run.err.replace("│", " ").split())
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("--target-latency", "0.5x"), ("--ratio", 0.5, "--round-to", "auto")],
+    ids=lambda words: " ".join(map(str, words)),
+)
+def test_widths_that_are_measured_are_refused_under_torchrun(tmp_path, rcompress, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    run = rcompress("prune", "r20.pth", *words, "--finetune-epochs", 1)
+    assert run.code == 2
+    assert "prune with one process" in " ".join(run.err.replace("│", " ").split())
+
+
 def test_a_step_does_not_replace_what_it_is_made_of(folder, rcompress):
     source = folder / "out-step03.pth"
     source.write_bytes((folder / "r20.pth").read_bytes())

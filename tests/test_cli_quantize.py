@@ -105,6 +105,23 @@ def test_thresholds_for_another_profile_are_told(rcompress, source: Path, tmp_pa
     assert "thresholds are for the profile cpu: they stay" in again.err
 
 
+def test_another_percentile_than_the_caches_is_told(rcompress, source: Path, tmp_path: Path) -> None:
+    of = ("quantize", source, "--method", "percentile")
+    first = rcompress(*of, "--percentile", 99, "--calib-images", 32, "-o", tmp_path / "a.onnx")
+    assert first.code == 0, first.err
+    again = rcompress(*of, "--calib", tmp_path / "a.calib.json", "-o", tmp_path / "b.onnx")
+    assert again.code == 0, again.err
+    assert "thresholds keep 99 % of the values: they stay" in again.err
+    spec = read_onnx(tmp_path / "b.onnx").spec
+    assert spec is not None and spec.lineage[-1].options["quantization"]["percentile"] == 99
+
+
+def test_half_a_normalisation_is_refused(rcompress, tmp_path: Path) -> None:
+    onnx.save(residual(), tmp_path / "foreign.onnx")
+    run = rcompress("quantize", tmp_path / "foreign.onnx", "--fp16", "--mean", "0,0,0")
+    assert run.code == 1 and "is given only one of --mean and --std; give both" in run.err
+
+
 def test_max_drop_says_which_layers_it_kept_and_on_what(rcompress, source: Path) -> None:
     run = rcompress("quantize", source, "--max-drop", "50", "--calib-images", "64", "--json")
     assert run.code == 0, run.err
@@ -141,6 +158,18 @@ def test_weights_alone_need_no_images(rcompress, tmp_path: Path) -> None:
         (("-o", "a.xml"), 1, "call it a.onnx"),
         (("--calib", "digits:0"), 1, "asks for no images"),
         (("--mean", "0,0,0", "--std", "1,1,1"), 1, "already says how its images are normalised"),
+        (
+            ("--calib", "digits:64", "--calib-images", 32),
+            2,
+            "--calib-images: --calib digits:64 leaves nothing",
+        ),
+        (("--activation-bits", "none", "--qat", "--calib", "digits"), 2, "nothing is calibrated here"),
+        (("--activation-bits", "none", "--adaround", "--method", "mse"), 2, "no range is measured"),
+        (
+            ("--activation-bits", "none", "--group-size", 16, "--per-tensor"),
+            2,
+            "--group-size gives each group of inputs a scale",
+        ),
     ],
 )
 def test_wrong_wishes_are_one_line_and_write_nothing(

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from sklearn.datasets import load_digits
+from small_net import ARCH
 
 from rcompress.artifacts.spec import Preprocessing
 from rcompress.data import balanced_indices, check_matches, input_batches, normalize, open_dataset
@@ -150,6 +151,66 @@ def test_image_folder_without_a_test_part_is_divided(tmp_path):
     assert not set(train.source.files) & set(test.source.files)
 
 
+def test_hidden_folders_and_files_are_no_classes_and_no_images(tmp_path):
+    root = tmp_path / ".cache"  # what lies above the classes may be hidden
+    write_images(root / "train", ("cat", "dog", ".ipynb_checkpoints"), 10)
+    write_images(root / "train/cat", (".ipynb_checkpoints",), 2)
+    (root / "train/dog/._0.png").write_bytes(b"macOS puts such beside its files")
+    write_images(root / "test", ("cat", "dog", ".thumbnails"), 3)
+    dataset = open_dataset(f"imagefolder:{root}", image_size=8)
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.train_source().labels.bincount().tolist() == [10, 10]
+    assert dataset.split("test").labels.bincount().tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("part", ["train", ""], ids=["divided", "whole"])
+def test_a_class_to_learn_without_images_is_named(tmp_path, part):
+    write_images(tmp_path / part, ("cat", "dog"), 10)
+    if part:
+        write_images(tmp_path / "test", ("cat",), 3)  # to test, not every class is needed
+    (tmp_path / part / "bird").mkdir()
+    dataset = open_dataset(f"imagefolder:{tmp_path}", image_size=8)
+    with pytest.raises(RcompressError, match="bird: is a class without images"):
+        dataset.split("train")
+    if part:
+        assert len(dataset.split("test")) == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("class", "has the class 'bird', which training lacks"),
+        ("empty", "holds no images"),
+        ("label", "has the label 3, but its classes are 0 to 1"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_before_training(tmp_path, rcompress, monkeypatch, fault, said):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if fault == "label":
+        write_parquet(tmp_path / "train.parquet", [0, 1] * 10)
+        write_parquet(tmp_path / "test.parquet", [0, 1, 3])
+    else:
+        write_images(tmp_path / "train", ("cat", "dog"), 10)
+        write_images(tmp_path / "test", ("cat", "bird") if fault == "class" else ("cat",), fault == "class")
+    data = (f"parquet:{tmp_path}",) if fault == "label" else (f"imagefolder:{tmp_path}", "--image-size", 8)
+    words = ("--arch", ARCH, "--epochs", 1, "-b", 4, "-o", tmp_path / "small.pth", "--dataset", *data)
+    run = rcompress("train", *words)
+    assert run.code == 1
+    assert said in run.err.splitlines()[-1]
+    assert not list(tmp_path.glob("small.*"))
+
+
+def test_images_too_large_for_a_network_are_refused(tmp_path, rcompress, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for part in ("train", "test"):
+        write_parquet(tmp_path / f"{part}.parquet", [0, 1], side=1025)
+    words = ("train", "--arch", ARCH, "--epochs", 0, "-o", tmp_path / "small.pth", "--dataset")
+    run = rcompress(*words, f"parquet:{tmp_path}")
+    assert run.code == 1
+    assert "input size (3, 1025, 1025) is out of range (sides of at most 1024); use imagefolder" in run.err
+    assert rcompress(*words, f"imagefolder:{tmp_path}", "--image-size", 1025).code == 2
+
+
 def test_image_folder_says_which_file_is_damaged(tmp_path):
     write_images(tmp_path / "train", ("cat",), 10)
     write_images(tmp_path / "test", ("cat",), 2)
@@ -222,6 +283,20 @@ def test_broken_parquet(tmp_path, fault):
         pl.DataFrame({"text": ["a"], "label": [1]}).write_parquet(file)
     with pytest.raises(RcompressError, match=r"train\.parquet: "):
         parquet_source([file], tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "count"),
+    [([0, None, 1], pl.UInt8, 1), ([0, 1, -2], pl.Int64, 1), ([-1, -1, -1], pl.Int64, 3)],
+    ids=["null", "negative", "answers-kept-back"],
+)
+def test_rows_without_a_label_are_refused(tmp_path, labels, kind, count):
+    file = write_parquet(tmp_path / "test.parquet", [0, 1, 2])
+    pl.read_parquet(file).with_columns(pl.Series("label", labels, kind)).write_parquet(file)
+    said = rf"test\.parquet: has no label .* in {count} of 3 rows; .* val\*\.parquet"
+    with pytest.raises(RcompressError, match=said):
+        parquet_source([file], tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("name", ["mnist", "imagefolder", "imagefolder:/no/such/folder", "cifar10:x"])

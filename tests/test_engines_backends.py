@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from onnx import helper
 
 from rcompress.artifacts.files import sha256_of
 from rcompress.artifacts.machine import available_cores
@@ -19,10 +21,11 @@ from rcompress.engines import Backend, BuildOptions, RunOptions, available_backe
 from rcompress.engines.base import Engine, FloatArray
 from rcompress.engines.evaluation import run_padded
 from rcompress.engines.selection import choose_backend
+from rcompress.engines.status import installed_version
 from rcompress.errors import RcompressError
 from rcompress.methods.lower_precision import lower_precision
 from rcompress.methods.quantize import quantize_onnx
-from tests.graphs import SPEC, images, residual
+from tests.graphs import SPEC, images, model, residual, tensors
 
 ONE = RunOptions(threads=1)
 
@@ -83,6 +86,31 @@ def test_prepared_call_computes_again_on_the_same_images(source: Path, backend: 
 def test_other_images_are_refused(source: Path, backend: str, wrong: np.ndarray) -> None:
     with pytest.raises(RcompressError, match=r"takes float32 of shape N x 3 x 8 x 8"):
         load_engine(source, backend, ONE).run(wrong)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+def test_a_batch_that_the_graph_cannot_take_is_one_line(tmp_path: Path, backend: Backend) -> None:
+    """Declared free, but one image is built into it (OpenVINO frees it by itself)."""
+    nodes = [
+        helper.make_node("Reshape", ["x", "row"], ["r"]),
+        helper.make_node("MatMul", ["r", "w"], ["y"]),
+    ]
+    constants = tensors(row=np.array([1, 192]), w=np.ones((192, 4)))
+    path = write_onnx(tmp_path / "net.onnx", model(nodes, constants, output=None), SPEC)
+    engine = load_engine(path, backend, ONE)
+    assert engine.run(images(1)).shape == (1, 4)
+    with pytest.raises(RcompressError, match=r"net\.onnx: .*; ") as caught:
+        engine.run(images(3))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
+def test_every_image_has_a_row_of_outputs(tmp_path: Path, backend: Backend) -> None:
+    nodes = [helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=1)]
+    made = model(nodes, tensors(axes=np.array([0, 2, 3])), output=None)
+    engine = load_engine(write_onnx(tmp_path / "net.onnx", made, SPEC), backend, ONE)
+    with pytest.raises(RcompressError, match="gives 1 rows of outputs for 3 images"):
+        engine.run(images(3))
 
 
 def test_int8_convolutions_are_counted_as_they_run(tmp_path: Path) -> None:
@@ -212,6 +240,23 @@ def test_every_backend_says_whether_it_is_usable() -> None:
     assert all(found[name].usable for name in ("torch", "onnxruntime", "openvino"))
     for status in found.values():
         assert status.usable or (status.fault and status.remedy)
+
+
+def test_a_package_is_found_under_the_name_it_was_installed_by(monkeypatch) -> None:
+    """tensorrt comes as tensorrt-cu12 or -cu13 too."""
+    version = importlib.metadata.version
+    known = version("onnxruntime")
+
+    def renamed(name: str) -> str:
+        if name == "onnxruntime":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return known if name == "onnxruntime-cu13" else version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", renamed)
+    monkeypatch.setattr(
+        importlib.metadata, "packages_distributions", lambda: {"onnxruntime": ["onnxruntime-cu13"]}
+    )
+    assert installed_version("onnxruntime") == known
 
 
 def test_suffix_chooses_the_backend() -> None:

@@ -41,6 +41,7 @@ SIMPLE = {
     "tanh": (node("Tanh"), {}),
     "erf": (node("Erf"), {}),
     "softmax": (node("Softmax", axis=1), {}),
+    "logsoftmax": (node("LogSoftmax", axis=1), {}),
     "clip": (node("Clip", "low", "high"), {"low": 0.0, "high": 1.0}),
     "clip one side": (node("Clip", "", "high"), {"high": 0.5}),
     "prelu": (node("PRelu", "slope"), {"slope": np.full((3, 1, 1), 0.3)}),
@@ -62,6 +63,8 @@ SIMPLE = {
     "gap": (node("GlobalAveragePool"), {}),
     "mean": (node("ReduceMean", "axes", keepdims=0), {"axes": np.array([2, 3])}),
     "flatten": (node("Flatten", axis=2), {}),
+    "flatten from the end": (node("Flatten", axis=-3), {}),
+    "flatten all": (node("Flatten", axis=4), {}),
     "reshape": (node("Reshape", "shape"), {"shape": np.array([0, -1, 4])}),
     "transpose": (node("Transpose", perm=[0, 2, 3, 1]), {}),
     "gather": (node("Gather", "i", axis=1), {"i": np.array([[2, -1], [0, 1]])}),
@@ -183,9 +186,46 @@ def test_foreign_file_agrees(test_data) -> None:
     np.testing.assert_allclose(executed(made, x), reference(made, x), atol=1e-5)
 
 
-def test_old_opset_softmax_flattens() -> None:
-    made = model([node("Softmax", axis=2)], [], (2, 3, 8, 8), None, opset=11)
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
+@pytest.mark.parametrize("axis", [2, -1])
+def test_old_opset_softmax_flattens(op: str, axis: int) -> None:
+    made = model([node(op, axis=axis)], [], (2, 3, 8, 8), None, opset=11)
     x = images(2)
+    np.testing.assert_allclose(executed(made, x), reference(made, x), atol=2e-6)
+
+
+def test_logits_far_apart_have_finite_logarithms() -> None:
+    made = model([node("LogSoftmax", axis=1)], [], (1, 3, 8, 8), None)
+    x = np.float32(300.0) * images(1)
+    np.testing.assert_allclose(executed(made, x), reference(made, x), rtol=1e-5)
+
+
+def test_averages_with_gaps_are_refused() -> None:
+    made = model(
+        [node("AveragePool", kernel_shape=[2, 2], dilations=[2, 2])], [], (2, 3, 8, 8), None, opset=19
+    )
+    with pytest.raises(RcompressError, match="averages with gaps"):
+        executed(made, images(2))
+
+
+def test_constant_nodes_are_constants() -> None:
+    """Zero points too, whose type says to which integers a QuantizeLinear rounds: exporters write them so."""
+    zero = onnx.numpy_helper.from_array(np.zeros((), np.int8))
+    made = model(
+        [
+            helper.make_node("Constant", [], ["scale"], value_float=0.125),
+            helper.make_node("Constant", [], ["zero"], value=zero),
+            helper.make_node("Constant", [], ["axes"], value_ints=[2, 3]),
+            helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+            helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
+            helper.make_node("ReduceMean", ["d", "axes"], ["y"], keepdims=0),
+        ],
+        [],
+        (2, 3, 8, 8),
+        None,
+    )
+    x = images(2)
+    assert reference(made, x).min() < 0
     np.testing.assert_allclose(executed(made, x), reference(made, x), atol=1e-6)
 
 

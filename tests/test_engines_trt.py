@@ -8,15 +8,18 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper
 
 from rcompress.artifacts.files import sha256_of
 from rcompress.engines import BuildOptions, RunOptions, backend_status, build_engine, load_engine
 from rcompress.engines.plan_file import log_path, read_sidecar, sidecar_path
 from rcompress.engines.status import gpu_fault
+from rcompress.engines.trt import refuse_unsigned
 from rcompress.engines.trt_log import executed_precisions
 from rcompress.errors import RcompressError
 from rcompress.methods.lower_precision import lower_precision
 from rcompress.methods.quantize import QuantizeOptions, quantize_onnx
+from rcompress.methods.quantized_source import profile_of
 from tests.graphs import SPEC, images, residual, resnet
 
 TARGET = BuildOptions(target="sm_86")
@@ -88,6 +91,24 @@ def test_unsigned_activations_are_refused_with_the_command_that_mends_it(tmp_pat
     ):
         build_engine(quantized(residual(), "cpu"), SPEC, tmp_path / "net.plan", "tensorrt-rtx", TARGET)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("declared", ["zero point", "output_dtype"])
+def test_signed_integers_are_known_however_they_are_declared(declared: str, tmp_path: Path) -> None:
+    made = quantized(residual())
+    for node in made.graph.node:
+        if node.op_type == "QuantizeLinear" and declared == "output_dtype":
+            del node.input[2]
+            node.attribute.append(helper.make_attribute("output_dtype", TensorProto.INT8))
+    refuse_unsigned(made, tmp_path / "net.plan", "tensorrt")
+    assert profile_of(made) == "tensorrt"
+    for node in made.graph.node:
+        if node.op_type == "QuantizeLinear":
+            del node.attribute[:]
+            del node.input[2:]
+    assert profile_of(made) == "cpu"
+    with pytest.raises(RcompressError, match="is quantized to UINT8"):
+        refuse_unsigned(made, tmp_path / "net.plan", "tensorrt")
 
 
 @needs_rtx

@@ -86,6 +86,11 @@ def test_outputs_that_are_no_numbers_are_refused(broken):
         score(logits, torch.zeros(4, dtype=torch.int64))
 
 
+def test_outputs_that_are_no_row_of_classes_are_refused():
+    with pytest.raises(RcompressError, match=r"gives \(3, 1, 1\) values for an image"):
+        score(torch.zeros(2, 3, 1, 1), torch.zeros(2, dtype=torch.int64))
+
+
 @pytest.mark.parametrize("label", [-1, 3])
 def test_labels_of_other_data_are_refused(label):
     with pytest.raises(RcompressError, match="--dataset"):

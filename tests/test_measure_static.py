@@ -16,6 +16,7 @@ def test_a_checkpoint(tmp_path):
     assert metrics["parameters"] == 272_474  # 16-32-64 channels, projection shortcuts, ten classes
     assert metrics["macs"] == 40_813_184
     assert metrics["size_bytes"] == path.stat().st_size > metrics["weights_bytes"] > 4 * 272_474
+    assert file_metrics(path.rename(tmp_path / "r20.pt"), None) == metrics
 
 
 def test_an_onnx_file(tmp_path):

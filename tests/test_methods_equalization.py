@@ -71,11 +71,18 @@ def test_shared_weights_are_left_alone() -> None:
     assert equalized(made)[1] == 0
 
 
-def test_dead_channels_are_harmless() -> None:
+@pytest.mark.parametrize("weight", [0.0, 1e-9])
+def test_dead_channels_are_harmless(weight: float) -> None:
+    """Of weights next to nothing, the bias alone remains: it must not set the range of the whole tensor."""
     made = chain()
-    weights = next(t for t in made.graph.initializer if t.name == "w1")
-    values = numpy_helper.to_array(weights).copy()
-    values[3] = 0
-    weights.CopyFrom(numpy_helper.from_array(values, "w1"))
+    constants = {tensor.name: tensor for tensor in made.graph.initializer}
+    values = numpy_helper.to_array(constants["w1"]).copy()
+    values[3] = weight
+    constants["w1"].CopyFrom(numpy_helper.from_array(values, "w1"))
     after, _ = equalized(made)
     np.testing.assert_allclose(run(after), run(made), rtol=1e-4, atol=1e-4)
+    biases = [
+        numpy_helper.to_array(next(t for t in graph.graph.initializer if t.name == "b1"))
+        for graph in (made, after)
+    ]
+    assert biases[1][3] == biases[0][3]

@@ -41,6 +41,13 @@ def kinds(made: onnx.ModelProto) -> list[int]:
     return [tensor.data_type for tensor in made.graph.initializer if tensor.name.endswith("_quantized")]
 
 
+def test_what_the_pytorch_executor_does_not_know_is_taken_as_it_is() -> None:
+    made = quantized("w4a8")
+    (node,) = (node for node in made.graph.node if node.op_type == "Add")
+    node.op_type = "Sum"
+    assert "Sum" in {node.op_type for node in widened(made).graph.node}
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_the_file_holds_int4_and_an_engine_gets_the_same_values(way: str) -> None:
     made = quantized(way)

@@ -109,6 +109,10 @@ def test_nothing_is_spared_without_need_and_too_much_is_refused() -> None:
     assert within_drop(network(), given, given.split, 20.0, QuantizeOptions()).layers == ()
     with pytest.raises(RcompressError, match=r"loses .* points even with every layer spared"):
         within_drop(network(), given, given.split, -1.0, QuantizeOptions(bits=LayerBits(4)))
+    made = network(fragile=True)
+    given = calibration(made)
+    with pytest.raises(RcompressError, match="unless every layer stays in FP32"):
+        within_drop(made, given, given.split, 0.0, QuantizeOptions(per_channel=False))
 
 
 @pytest.mark.parametrize("needed", range(8))

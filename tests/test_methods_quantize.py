@@ -26,7 +26,7 @@ from rcompress.methods.calibration_cache import (
 )
 from rcompress.methods.graph_prepare import prepare_graph
 from rcompress.methods.lower_precision import lower_precision
-from rcompress.methods.placement import place
+from rcompress.methods.placement import LayerBits, place
 from rcompress.methods.quantize import (
     QuantizeOptions,
     calibrate,
@@ -271,6 +271,17 @@ def test_what_cannot_be_quantized_is_refused() -> None:
         plan_quantization(residual(), QuantizeOptions(equalize=True))
     with pytest.raises(RcompressError, match="is not finite"):
         quantize_onnx(residual(), [torch.full((1, 3, 8, 8), float("nan"))], 1)
+
+
+@pytest.mark.parametrize("name", ["w2", "b2"])
+def test_broken_weights_are_refused_before_anything_is_rounded(name: str) -> None:
+    made = residual()
+    tensor = next(tensor for tensor in made.graph.initializer if tensor.name == name)
+    values = numpy_helper.to_array(tensor).copy()
+    values.flat[0] = np.nan
+    tensor.CopyFrom(numpy_helper.from_array(values, name))
+    with pytest.raises(RcompressError, match=f"net.onnx: {name} holds values that are not finite"):
+        plan_quantization(made, QuantizeOptions(bits=LayerBits(activations=False)), "net.onnx")
 
 
 def test_foreign_file_is_quantized(test_data: Path, tmp_path: Path) -> None:

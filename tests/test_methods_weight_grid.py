@@ -75,3 +75,8 @@ def test_dead_channels_and_floors() -> None:
 @pytest.mark.parametrize(("group", "fits"), [(64, 36), (36, 36), (20, 18), (8, 6), (1, 1)])
 def test_groups_divide_a_channel(group: int, fits: int) -> None:
     assert fitting_group(group, VALUES, 0) == fits
+
+
+def test_a_group_too_small_to_save_anything_is_the_channel() -> None:
+    assert fitting_group(32, np.zeros((4, 61), np.float32), 0) == 61  # a prime
+    assert fitting_group(64, np.zeros((4, 68), np.float32), 0) == 34

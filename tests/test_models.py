@@ -169,6 +169,32 @@ def test_wrong_architecture_names_the_right_one(tmp_path):
     assert not (tmp_path / "x.pth").exists()
 
 
+def test_a_network_that_does_not_take_the_images_is_neither_imported_nor_opened(tmp_path, monkeypatch):
+    """As torchvision's ViTs, which assert the size of their images; here without a word."""
+    (tmp_path / "choosy.py").write_text(
+        "import torch\n"
+        "class Choosy(torch.nn.Linear):\n"
+        "    def forward(self, images):\n"
+        "        assert images.shape[2] == 64\n"
+        "        return super().forward(images.mean((2, 3)))\n"
+        "def net(num_classes):\n"
+        "    return Choosy(3, num_classes)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    module = build_model("choosy:net", 10)
+    torch.save(module.state_dict(), tmp_path / "foreign.pth")
+    with pytest.raises(
+        RcompressError, match=r"foreign\.pth: does not take images of 3 x 32 x 32 .*AssertionE"
+    ):
+        import_checkpoint(
+            tmp_path / "foreign.pth", tmp_path / "x.pth", ImportOptions("choosy:net", PREPROCESSING)
+        )
+    assert not (tmp_path / "x.pth").exists()
+    path = save(tmp_path / "m.pth", module, "choosy:net")
+    with pytest.raises(RcompressError, match=r"m\.pth: .* do not make a choosy:net \(AssertionError\)"):
+        load_model(path, "choosy:net")
+
+
 def test_foreign_shapes_are_compared():
     state = build_model("resnet20", 10).state_dict() | {"bn1.weight": torch.zeros(3)}
     with pytest.raises(ForeignError, match=r"bn1\.weight"):

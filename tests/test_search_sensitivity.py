@@ -129,8 +129,9 @@ def test_curves_of_another_importance_are_refused(material, tmp_path):
         (lambda entry: entry["curves"]["conv1"]["points"].reverse(), "do not fall"),
         (lambda entry: entry["curves"]["conv1"]["points"][0].update(divergence=float("nan")), "no number"),
         (lambda entry: entry["curves"]["conv1"]["points"][0].update(kept=0), "do not fall"),
+        (lambda entry: entry["curves"]["conv1"]["points"][0].update(kept=float("inf")), "infinity"),
     ],
-    ids=["format", "no-curves", "order", "nan", "no-channels"],
+    ids=["format", "no-curves", "order", "nan", "no-channels", "endless"],
 )
 def test_damaged_files_are_refused(material, tmp_path, change, fault):
     entry = json.loads(json.dumps(record(material).to_dict()))

@@ -17,14 +17,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from rcompress.artifacts.checkpoint import read_checkpoint, write_checkpoint
 from rcompress.data import open_dataset
 from rcompress.errors import RcompressError
+from rcompress.models import build_model
 from rcompress.search.ranges import TUNABLE, read_ranges
 from rcompress.search.studies import StudyPlace, add_trials, open_study, trials_csv
 from rcompress.search.tune import Tuning, best_recipe, counts, identity_of, tune
+from rcompress.search.tune_workers import Plan
 from rcompress.training import Recipe, Settings, Trainer
 from rcompress.training.recipe_file import recipe_from_toml, recipe_toml
-from rcompress.training.start import Start, fresh
+from rcompress.training.start import Origin, Start, fresh
+from tests.tiny import tiny_checkpoint
 
 optuna = pytest.importorskip("optuna", reason="the extra `tune` is not installed")
 
@@ -314,6 +318,20 @@ def test_what_decides_a_trial_is_the_studys_identity(tuning):
         identity_of(tuning, start, replace(CPU, precision="bf16")),
     )
     assert all(one != known for one in others)
+
+
+def test_every_worker_draws_the_same_new_head(tmp_path, tuning):
+    source = tiny_checkpoint(tmp_path / "tiny.pth")
+    spec = replace(read_checkpoint(source).spec, num_classes=7)  # digits have ten
+    write_checkpoint(source, spec, build_model("resnet20", 7).state_dict())
+    origin = Origin(str(source), None, {}, "digits")
+    plan = Plan(StudyPlace(str(tmp_path / "s.db"), "s"), origin, tuning, CPU, 1)
+    heads = []
+    for drawn_before in (1, 2):
+        torch.manual_seed(drawn_before)
+        heads.append(plan.start().module.fc.weight)
+    assert heads[0].shape[0] == 10
+    assert torch.equal(*heads)
 
 
 def test_a_trial_without_memory_says_so_and_the_next_one_comes(tuning, opened, monkeypatch, tmp_path):

@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from rcompress.models import build_model
 from rcompress.training.feature_losses import angles, attention_loss, distances, hint_loss, relational_loss
-from rcompress.training.features import feature_shapes, stage_ends
+from rcompress.training.features import Watch, feature_shapes, stage_ends
 
 
 def test_attention_by_hand():
@@ -52,6 +53,36 @@ def test_relations_know_no_scale_and_no_turn():
     same = points.clone().requires_grad_()
     relational_loss(same, points * 2).backward()
     assert torch.isfinite(same.grad).all()
+
+
+@pytest.mark.parametrize("images", [129, 200, 257])
+def test_angles_of_large_batches_are_taken_in_even_parts(images):
+    """Relations within a part count, so few images over must not be a part: it would have none."""
+    draw = torch.Generator().manual_seed(0)
+    points, other = torch.randn(images, 4, generator=draw), torch.randn(images, 4, generator=draw)
+    found = relational_loss(points, other) - 25 * F.smooth_l1_loss(distances(points), distances(other))
+    whole = 50 * F.smooth_l1_loss(angles(points), angles(other))
+    assert float(found) == pytest.approx(float(whole), rel=0.05)
+
+
+def test_angles_of_full_parts_are_their_mean():
+    draw = torch.Generator().manual_seed(0)
+    points, other = torch.randn(256, 4, generator=draw), torch.randn(256, 4, generator=draw)
+    parts = [F.smooth_l1_loss(angles(points[at]), angles(other[at])) for at in (slice(128), slice(128, 256))]
+    expected = 25 * F.smooth_l1_loss(distances(points), distances(other)) + 50 * torch.stack(parts).mean()
+    assert torch.equal(relational_loss(points, other), expected)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_what_a_layer_put_out_is_kept_before_others_write_into_it(precision):
+    network = nn.Sequential(nn.BatchNorm2d(2), nn.ReLU(inplace=True)).eval().to(precision)
+    images = torch.tensor([-1.0, 1.0]).view(1, 2, 1, 1).to(precision)
+    watch = Watch(network, ["0"])
+    watch.on()
+    network(images)
+    kept = watch.off()["0"]
+    assert kept.dtype == torch.float32
+    torch.testing.assert_close(kept, network[0](images).float())
 
 
 def test_stages_end_where_the_size_changes():

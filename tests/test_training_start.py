@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 from rcompress.artifacts.checkpoint import write_checkpoint
 from rcompress.data import open_dataset
@@ -55,22 +56,32 @@ def test_a_head_of_unnamed_classes_stays(trained, tmp_path):
     assert start.spec.preprocessing.dataset == "digits"
 
 
-def test_going_on_from_a_checkpoint_with_other_classes(trained, tmp_path):
-    import numpy as np
-    from PIL import Image
-
+def write_images(folder, classes):
     for part in ("train", "test"):
-        for name in "abc":
-            (tmp_path / part / name).mkdir(parents=True)
+        for name in classes:
+            (folder / part / name).mkdir(parents=True)
             for number in range(10):
-                Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(
-                    tmp_path / part / name / f"{number}.png"
-                )
+                Image.new("RGB", (32, 32)).save(folder / part / name / f"{number}.png")
+
+
+def test_going_on_from_a_checkpoint_with_other_classes(trained, tmp_path):
+    write_images(tmp_path, "abc")
     start = from_checkpoint(trained, None, f"imagefolder:{tmp_path}")
     assert start.spec.num_classes == 3
     assert start.module(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
     assert start.spec.preprocessing.class_names == ("a", "b", "c")
     assert start.spec.preprocessing.mean == load_model(trained).spec.preprocessing.mean
+
+
+def test_classes_renamed_under_a_checkpoint_are_refused(tmp_path):
+    write_images(tmp_path, "ab")
+    begun = fresh("resnet20", {}, open_dataset(f"imagefolder:{tmp_path}", image_size=32), seed=0)
+    path = write_checkpoint(tmp_path / "m.pth", begun.spec, begun.module.state_dict())
+    assert from_checkpoint(path).spec.preprocessing.class_names == ("a", "b")
+    for part in ("train", "test"):
+        (tmp_path / part / "a").rename(tmp_path / part / "c")  # now the second, where the first was
+    with pytest.raises(RcompressError, match=r"m\.pth: calls its class 0 'a', but .* 'b'"):
+        from_checkpoint(path)
 
 
 def test_new_head_keeps_the_features(trained):

@@ -41,6 +41,11 @@ endef
 $(eval $(call TAUGHT_BY_LARGER,pre,$(WORK)/s18.pth,$(WORK)/s18.pth))
 $(eval $(call TAUGHT_BY_LARGER,scratch,,$(word 2,$(TRAIN.s18))))
 
+# the headline's: taught once more by the network that it was pruned from
+$(WORK)/r18-pruned60-distilled.pth: $(WORK)/r18-pruned60.pth $(subst %,r18,$(or $(ITSELF),$(WORK)/%.pth))
+	$(RCOMPRESS) distill --student $< --teacher $(word 2,$^) --recipe finetune -o $@ --epochs $(STUDENT_EPOCHS) --resume \
+	  --threads $(THREADS)
+
 STUDIES := resnet18 resnet20 cpu survey playground resnet50
 PUBLISHED_FIGURES := $(wildcard artifacts/tables/published/*.csv)
 tables: $(RESULTS)/tables.csv
@@ -51,9 +56,10 @@ $(RESULTS)/tables.csv: $(STUDIES:%=$(RESULTS)/%.md) $(PUBLISHED_FIGURES)
 halves := .pth -fp16.onnx -w8a8-minmax.onnx
 FILES.resnet18 := r18.pth r18-amp.pth $(if $(TRAIN.r18-fp32),r18-fp32.pth) r18-fp16.onnx r18-w8a8-minmax.onnx \
   r18-w8a8-minmax.xml r18-c100.pth r18-c100-fp16.onnx r18-c100-w8a8-minmax.onnx r20.pth $(foreach percent,$(PERCENTS.r18),\
-  $(halves:%=r18-pruned$(percent)%) r18-pruned$(percent)-w8a8-minmax.xml) $(call plans,r18.plan r18-fp16.plan \
+  $(halves:%=r18-pruned$(percent)%) r18-pruned$(percent)-w8a8-minmax.xml) $(halves:%=r18-pruned60-distilled%) \
+  r18-pruned60-distilled-w8a8-minmax.xml $(call plans,r18.plan r18-fp16.plan \
   r18-w8a8-minmax-trt.plan r20.plan $(foreach percent,$(PERCENTS.r18),\
-  r18-pruned$(percent)-fp16.plan r18-pruned$(percent)-w8a8-minmax-trt.plan))
+  r18-pruned$(percent)-fp16.plan r18-pruned$(percent)-w8a8-minmax-trt.plan) r18-pruned60-distilled-w8a8-minmax-trt.plan)
 FILES.resnet20 := $(halves:%=r20%) $(foreach percent,$(PERCENTS.r20),$(halves:%=r20-pruned$(percent)%))
 FILES.cpu := i18.pth i18-w8a8.x86 i18-w8a8-minmax.xml i18-masked30.pth
 FILES.survey := s18.pth s50.pth s18-kd-pre.pth s18-kd-scratch.pth s18-kd-pre-clusters256.pth s18-kd-pre-w8a8-minmax.onnx \
@@ -66,11 +72,13 @@ FILES.playground := r20.pth r20-fp16.onnx r20-binary.pth r20-pruned60.pth r20-pr
 FILES.resnet50 := c50.pth $(STEPS:%=c50-steps-step%.pth) c50-steps.pth
 
 # $(call PUBLISHED,NAME,TITLE,BASELINE,BENCH OPTIONS,REPORT OPTIONS): all of FILES.NAME, judged and timed. RESULTS/NAME/judged
-# is as old as the last accuracy; what is newer is judged again, on CIFAR-10 and -100 apart. Where all tables are made, speed
+# is as old as the last accuracy; what is newer, or new in RESULTS/NAME/files, is judged, on CIFAR-10 and -100 apart. Where all tables are made, speed
 # is measured once all is judged, a table after the other, and reports come last (SCALE=smoke does not wait: its figures are
 # of no use).
 figures_of = $(filter %/$(1).csv,$(PUBLISHED_FIGURES))
 judge = $(if $(1),$(RCOMPRESS) eval $(1) --threads $(THREADS) -o $(@D))
+of_another_list = $(if $(subst =$(strip $(FILES.$(1))),,=$(file <$(RESULTS)/$(1)/files)),another-list)
+.PHONY: another-list
 all_judged := $(and $(filter tables,$(MAKECMDGOALS)),$(filter-out smoke,$(SCALE)),$(STUDIES:%=$(RESULTS)/%/judged))
 all_timed := $(if $(all_judged),$(STUDIES:%=$(RESULTS)/%/bench.result.json))
 timed_before :=
@@ -78,9 +86,11 @@ define PUBLISHED
 .PHONY: table-$(1)
 tables: table-$(1)
 table-$(1): $(RESULTS)/$(1).md
-$(RESULTS)/$(1)/judged: $(FILES.$(1):%=$(WORK)/%)
+$(RESULTS)/$(1)/files: $(call of_another_list,$(1))
 	@mkdir -p $$(@D)
-	$$(call judge,$$(filter-out $(WORK)/r18-c100%,$$?))
+	@echo $(FILES.$(1)) > $$@
+$(RESULTS)/$(1)/judged: $(FILES.$(1):%=$(WORK)/%) $(RESULTS)/$(1)/files
+	$$(call judge,$$(filter-out %/files $(WORK)/r18-c100%,$$?))
 	$$(call judge,$$(filter $(WORK)/r18-c100%,$$?))
 	@touch $$@
 $(RESULTS)/$(1)/bench.result.json: $(RESULTS)/$(1)/judged | $(all_judged) $(timed_before)

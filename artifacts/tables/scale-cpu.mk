@@ -13,6 +13,7 @@ $(WORK)/r18-pruned60.pth: FINETUNE_EPOCHS := 16
 QAT_EPOCHS      ?= 3
 BINARY_EPOCHS   ?= 4
 STUDENT_EPOCHS  ?= 10
+$(WORK)/r18-pruned60-distilled.pth: STUDENT_EPOCHS := 20
 PERCENTS.r18    ?= 60
 PERCENTS.r20    ?= 10 20 30 40 50 60 70 80 90
 IN_STEPS        := --ratio 0.8 --steps 5 --finetune-epochs $(FINETUNE_EPOCHS)

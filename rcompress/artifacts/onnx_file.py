@@ -10,6 +10,7 @@ import onnx
 
 from rcompress.artifacts.files import require_file, sha256_of, write_atomic
 from rcompress.artifacts.json_text import parse_json
+from rcompress.artifacts.onnx_form import plain_form
 from rcompress.artifacts.spec import FORMAT, ModelSpec, SpecError
 from rcompress.errors import RcompressError
 
@@ -49,7 +50,7 @@ def stamp(model: onnx.ModelProto, spec: ModelSpec) -> None:
 
 
 def read_onnx(path: Path) -> OnnxFile:
-    """Read and check an ONNX file; data outside the file is refused.
+    """Read and check an ONNX file, and bring its graph into `plain_form`; data outside the file is refused.
 
     Raises:
         RcompressError: missing, truncated, not ONNX, with external data, or with a broken description.
@@ -68,7 +69,7 @@ def read_onnx(path: Path) -> OnnxFile:
         raise
     except Exception:  # protobuf, the checker and onnx each raise their own kinds
         raise RcompressError(path, "is truncated or not an ONNX model", "export it again") from None
-    return OnnxFile(path, model, spec_of(path, model), sha256_of(path))
+    return OnnxFile(path, plain_form(model), spec_of(path, model), sha256_of(path))
 
 
 def spec_of(path: Path, model: onnx.ModelProto) -> ModelSpec | None:

@@ -52,7 +52,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         channels, height, width = self.input_size
         if not (1 <= channels <= 16 and 1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-            raise SpecError(f"input size {self.input_size} is out of range")
+            raise SpecError(f"input size {self.input_size} is out of range (sides of at most {MAX_SIDE})")
         if len(self.mean) != channels or len(self.std) != channels:
             raise SpecError(f"mean and std need {channels} values each")
         if not all(math.isfinite(value) for value in (*self.mean, *self.std)):
@@ -165,7 +165,7 @@ class ModelSpec:
                 transforms=tuple(dict(_mapping(t, "transform")) for t in _items(entry.get("transforms", []))),
                 lineage=tuple(_step(_mapping(s, "lineage step")) for s in _items(entry.get("lineage", []))),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
             raise SpecError(f"its description is incomplete or broken ({error})") from None
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from rcompress.cli.given import require_absent
 from rcompress.cli.naming import beside
 from rcompress.cli.output import Output
 from rcompress.cli.retraining import Retrained, finished
@@ -44,6 +45,12 @@ Mean = Annotated[str | None, typer.Option(help="Mean per channel, of an ONNX fil
 Std = Annotated[str | None, typer.Option(help="Standard deviation per channel, likewise.")]
 
 
+def require_one_count(context: typer.Context, calib: str | None) -> None:
+    """Refuse --calib-images beside a --calib that says how many images, or holds ranges."""
+    if calib is not None and (calib.endswith(".json") or calib.rpartition(":")[2].isdigit()):
+        require_absent(context, ("calib_images",), f"--calib {calib} leaves nothing to say")
+
+
 def described(
     graph: SourceGraph,
     mean: tuple[float, ...] | None,
@@ -64,6 +71,8 @@ def described(
                 graph.path, "already says how its images are normalised", "leave --mean and --std out"
             )
         return graph.spec
+    if (mean is None) != (std is None):
+        raise RcompressError(graph.path, "is given only one of --mean and --std", "give both")
     if mean is not None and std is not None:
         return foreign_spec(graph, mean, std, dataset)
     if needed:

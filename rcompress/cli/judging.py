@@ -39,7 +39,11 @@ def say_verdict(
         )
         return {}
     data = _choice_data(out, done.path, spec, data_dir)
-    verdict = judge(done.path, graph, spec, request, data, options, out)
+    try:
+        verdict = judge(done.path, graph, spec, request, data, options, out)
+    except RcompressError as error:  # the engine is there, and good
+        out.note(f"no verdict on INT8: {error.subject}: {error.fault}")
+        return {}
     record = done.path.with_name(f"{done.path.name}.verdict.result.json")
     write_records(record, [verdict.record()])
     for sentence in verdict.decision.said:

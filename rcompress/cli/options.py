@@ -93,7 +93,8 @@ Precision = Annotated[
 ]
 Compile = Annotated[bool, typer.Option("--compile", help="Run the network through torch.compile.")]
 ImageSize = Annotated[
-    int | None, typer.Option("--image-size", min=8, help="Side of the inputs for imagefolder sets (224).")
+    int | None,
+    typer.Option("--image-size", min=8, max=1024, help="Side of the inputs for imagefolder sets (224)."),
 ]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on where a killed run with the same options stood.")

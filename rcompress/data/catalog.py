@@ -10,7 +10,7 @@ import torch
 
 from rcompress.artifacts.spec import ModelSpec, Preprocessing
 from rcompress.data.dataset import Augmentation, Dataset, MemorySource, Source, Split, once
-from rcompress.data.folder import FolderSource, class_folders, folder_source
+from rcompress.data.folder import FolderSource, class_folders, folder_source, training_source
 from rcompress.data.memory import digits_source, parquet_source, torchvision_cifar_source
 from rcompress.data.names import CIFAR10_CLASSES, CIFAR100_CLASSES
 from rcompress.data.split import carve
@@ -138,7 +138,7 @@ def _tiny_imagenet(root: Path) -> Dataset:
         input_size=(3, 64, 64),
         mean=(0.4802, 0.4481, 0.3975),
         std=(0.2770, 0.2691, 0.2821),
-        train_source=once(lambda: folder_source(folder / "train", names, 64, 64)),
+        train_source=once(lambda: training_source(folder / "train", names, 64, 64)),
         test_source=once(lambda: _tiny_imagenet_test(folder / "val", names)),
         augmentation=NATURAL,
     )
@@ -172,7 +172,7 @@ def _imagefolder(name: str, root: Path, size: int) -> Dataset:
     if not names:
         raise RcompressError(root, "holds no class folders", "arrange the images as train/CLASS/IMAGE")
     resize = round(size * RESIZE_RATIO) if size >= RESIZE_FROM else size
-    everything = once(lambda: folder_source(train, names, size, resize))
+    everything = once(lambda: training_source(train, names, size, resize))
     return Dataset(
         name=name,
         class_names=names,

@@ -10,8 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rcompress.artifacts.spec import Preprocessing
+from rcompress.artifacts.spec import Preprocessing, SpecError
 from rcompress.data.split import VALIDATION_FRACTION, carve
+from rcompress.errors import RcompressError
 
 SPLITS = ("train", "validation", "test", "test-a", "test-b")
 
@@ -112,27 +113,50 @@ class Dataset:
     resize: int | None = None
 
     def split(self, name: str) -> Split:
-        """One of `SPLITS`: ``train`` lacks ``validation``; ``test-a`` and ``test-b`` are the halves of ``test``."""
+        """One of `SPLITS`: ``train`` lacks ``validation``; ``test-a`` and ``test-b`` are the halves of ``test``.
+
+        Raises:
+            RcompressError: its files are missing or damaged, or a label is of no class.
+        """
         if name in ("train", "validation"):
-            source = self.train_source()
+            source = self._checked(self.train_source())
             rest, part = carve(source.labels, VALIDATION_FRACTION)
             return Split(source, part if name == "validation" else rest)
-        source = self.test_source()
+        source = self._checked(self.test_source())
         if name == "test":
             return Split(source, torch.arange(len(source.labels)))
         half_b, half_a = carve(source.labels, 0.5)
         return Split(source, {"test-a": half_a, "test-b": half_b}[name])
 
     def preprocessing(self) -> Preprocessing:
-        """What a model trained on this dataset needs to know of it."""
-        return Preprocessing(
-            input_size=self.input_size,
-            mean=self.mean,
-            std=self.std,
-            dataset=self.name,
-            class_names=self.class_names,
-            resize=self.resize,
-        )
+        """What a model trained on this dataset needs to know of it.
+
+        Raises:
+            RcompressError: no network of ours takes images of that size.
+        """
+        try:
+            return Preprocessing(
+                input_size=self.input_size,
+                mean=self.mean,
+                std=self.std,
+                dataset=self.name,
+                class_names=self.class_names,
+                resize=self.resize,
+            )
+        except SpecError as error:
+            raise RcompressError(
+                self.name, str(error), "use imagefolder:PATH with a smaller --image-size"
+            ) from None
+
+    def _checked(self, source: Source) -> Source:
+        outside = source.labels[(source.labels < 0) | (source.labels >= len(self.class_names))]
+        if len(outside):
+            raise RcompressError(
+                self.name,
+                f"has the label {int(outside[0])}, but its classes are 0 to {len(self.class_names) - 1}",
+                "remove those images, or add their class to the training split",
+            )
+        return source
 
 
 def once(open_source: Callable[[], Source]) -> Callable[[], Source]:

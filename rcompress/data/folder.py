@@ -101,8 +101,10 @@ def open_image(path: Path) -> object:
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
-    """Names of the sub-folders, sorted: the classes."""
-    return tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
+    """Names of the sub-folders, sorted: the classes; hidden ones (``.ipynb_checkpoints``) are none."""
+    return tuple(
+        sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    )
 
 
 def folder_source(folder: Path, class_names: tuple[str, ...], size: int, resize: int) -> FolderSource:
@@ -119,12 +121,32 @@ def folder_source(folder: Path, class_names: tuple[str, ...], size: int, resize:
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
-        found = sorted(file for file in (folder / name).rglob("*") if file.suffix.lower() in SUFFIXES)
+        found = sorted(file for file in (folder / name).rglob("*") if _is_image(file.relative_to(folder)))
         files += found
         labels += [label] * len(found)
     if not files:
         raise RcompressError(folder, "holds no images in class folders", "arrange them as CLASS/IMAGE")
     return FolderSource(tuple(files), torch.tensor(labels), size, resize)
+
+
+def training_source(folder: Path, class_names: tuple[str, ...], size: int, resize: int) -> FolderSource:
+    """See `folder_source`; of the part that says which classes there are.
+
+    Raises:
+        RcompressError: a class has no images, too.
+    """
+    source = folder_source(folder, class_names, size, resize)
+    images = source.labels.bincount(minlength=len(class_names)).tolist()
+    if 0 in images:
+        raise RcompressError(
+            folder / class_names[images.index(0)], "is a class without images", "fill or remove that folder"
+        )
+    return source
+
+
+def _is_image(file: Path) -> bool:
+    """By its name, from the root of the classes on; hidden files are none, nor is what lies in hidden folders."""
+    return file.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in file.parts)
 
 
 def read_image(path: Path, preprocessing: Preprocessing) -> Tensor:

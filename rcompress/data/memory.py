@@ -10,6 +10,7 @@ import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import platformdirs
@@ -21,6 +22,9 @@ from rcompress.artifacts.files import write_atomic
 from rcompress.data.dataset import MemorySource
 from rcompress.data.split import carve
 from rcompress.errors import RcompressError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 DIGITS_TEST_FRACTION = 500 / 1797
 
@@ -71,7 +75,8 @@ def parquet_source(files: Sequence[Path], cache: Path | None = None) -> MemorySo
     Decoded images are cached in the user's cache folder, keyed by the files' names, sizes and times.
 
     Raises:
-        RcompressError: a file is damaged, lacks such columns, or holds images of different sizes.
+        RcompressError: a file is damaged, lacks such columns, has rows without a label, or holds images of different
+            sizes.
     """
     folder = cache or Path(platformdirs.user_cache_dir("rcompress")) / "decoded"
     cached = folder / f"{_fingerprint(files)}.npz"
@@ -108,9 +113,9 @@ def _decode_parquet(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
                 file, f"is not readable Parquet ({_first_line(error)})", "copy it again"
             ) from None
         image_column, label_column = _columns(file, frame.schema)
+        labels.append(_labels(frame[label_column], file))
         with ThreadPoolExecutor() as pool:
             images += pool.map(_decode, frame[image_column].struct.field("bytes"), [file] * len(frame))
-        labels.append(frame[label_column].to_numpy().astype(np.int64))
     if len({image.shape for image in images}) != 1:
         raise RcompressError(
             files[0], "holds images of different sizes", "use imagefolder:PATH with --image-size"
@@ -136,6 +141,18 @@ def _columns(file: Path, schema: object) -> tuple[str, str]:
             "name a set with `bytes` and `label`",
         )
     return structs[0], labels[0]
+
+
+def _labels(column: pl.Series, file: Path) -> np.ndarray:
+    """int64 (N,). The Hub marks what has no label by -1; of whole splits, where the answers are kept back."""
+    missing = column.null_count() + int((column < 0).sum())
+    if missing:
+        raise RcompressError(
+            file,
+            f"has no label (null or below 0) in {missing:,} of {len(column):,} rows",
+            "take those rows out, or the file; without test*.parquet, val*.parquet is the test split",
+        )
+    return column.to_numpy().astype(np.int64)
 
 
 def _decode(content: bytes, file: Path) -> np.ndarray:

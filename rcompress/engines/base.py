@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rcompress.artifacts.machine import available_cores
 from rcompress.artifacts.spec import ModelSpec
-from rcompress.errors import RcompressError
+from rcompress.errors import RcompressError, is_out_of_memory
 
 Array = NDArray[np.generic]
 FloatArray = NDArray[np.float32]
@@ -158,6 +158,36 @@ def require_images(info: EngineInfo, images: Array) -> None:
             f"not {images.dtype.name} of {shape_text(images.shape)}",
             "give it images of its own size and a batch that it allows",
         )
+
+
+def checked_run(info: EngineInfo, images: Array, run: Callable[[], FloatArray]) -> FloatArray:
+    """What ``run`` makes of ``images``, a row for each; what a runtime raises of its own becomes one line, but for
+    a lack of memory.
+
+    Raises:
+        RcompressError: ``images`` are not what the engine takes, or the network cannot be run on so many.
+    """
+    require_images(info, images)
+    try:
+        logits = run()
+    except RcompressError:
+        raise
+    except Exception as error:  # ONNX Runtime has a class for each status code, derived from nothing else
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise RcompressError(
+            info.path,
+            f"{info.backend} cannot run it on {shape_text(images.shape)} ({reason})",
+            "try --batch-size 1, or another --backend",
+        ) from error
+    if len(logits) != len(images):
+        raise RcompressError(
+            info.path,
+            f"gives {len(logits)} rows of outputs for {len(images)} images",
+            "export it with a free batch axis, or try --batch-size 1",
+        )
+    return logits
 
 
 def shape_text(shape: Sequence[int | None]) -> str:

@@ -13,7 +13,14 @@ import onnx
 
 from rcompress.artifacts.onnx_file import read_onnx, write_graph
 from rcompress.artifacts.spec import ModelSpec
-from rcompress.engines.base import Array, BuildOptions, EngineInfo, FloatArray, RunOptions, require_images
+from rcompress.engines.base import (
+    Array,
+    BuildOptions,
+    EngineInfo,
+    FloatArray,
+    RunOptions,
+    checked_run,
+)
 from rcompress.engines.graph_io import dtype_of, element_types, graph_input, shape_of
 from rcompress.errors import RcompressError
 from rcompress.progress import SILENT, Progress
@@ -73,9 +80,9 @@ class OnnxRuntimeEngine:
         return self._info
 
     def run(self, images: Array) -> FloatArray:
-        require_images(self._info, images)
-        logits: FloatArray = self._session.run([self._output], {self._input: images})[0]
-        return logits
+        return checked_run(
+            self._info, images, lambda: self._session.run([self._output], {self._input: images})[0]
+        )
 
     def prepare(self, images: Array) -> Callable[[], Any]:
         """Input and output are bound once, so that a call copies nothing."""

@@ -30,6 +30,7 @@ from rcompress.engines.base import (
     FloatArray,
     Precision,
     RunOptions,
+    checked_run,
     require_images,
 )
 from rcompress.errors import RcompressError
@@ -135,10 +136,12 @@ class OpenVinoEngine:
         return self._info
 
     def run(self, images: Array) -> FloatArray:
-        require_images(self._info, images)
-        results = self._request(images.shape).infer([np.ascontiguousarray(images)], share_inputs=True)
-        logits: FloatArray = results[0]
-        return logits
+        def infer() -> FloatArray:
+            results = self._request(images.shape).infer([np.ascontiguousarray(images)], share_inputs=True)
+            logits: FloatArray = results[0]
+            return logits
+
+        return checked_run(self._info, images, infer)
 
     def prepare(self, images: Array) -> Callable[[], Any]:
         """The input is bound once; the synchronous call stays in its thread, which a small network notices."""

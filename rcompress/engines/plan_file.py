@@ -77,7 +77,9 @@ def read_sidecar(plan: Path) -> Sidecar:
     path = sidecar_path(plan)
     if not path.exists():
         raise RcompressError(
-            plan, f"{path.name} is missing, which says what built it", "put it back, or name --backend"
+            plan,
+            f"{path.name} is missing, which says what built it",
+            "put it back (eval and bench take --backend instead)",
         )
     require_file(path)
     try:

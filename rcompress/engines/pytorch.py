@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rcompress.artifacts.device import device_name, resolve_device
 from rcompress.artifacts.onnx_file import read_onnx
-from rcompress.engines.base import Array, EngineInfo, FloatArray, RunOptions, require_images
+from rcompress.engines.base import Array, EngineInfo, FloatArray, RunOptions, checked_run, require_images
 from rcompress.engines.graph_io import dtype_of, graph_input, shape_of
 from rcompress.engines.torch_graph import TorchGraph
 from rcompress.models.rebuild import load_model
@@ -40,10 +40,12 @@ class TorchEngine:
         return self._info
 
     def run(self, images: Array) -> FloatArray:
-        require_images(self._info, images)
-        with torch.inference_mode():
+        @torch.inference_mode()
+        def forward() -> FloatArray:
             logits = self._forward(torch.from_numpy(images).to(self._device))
-        return logits.float().cpu().numpy()
+            return logits.float().cpu().numpy()
+
+        return checked_run(self._info, images, forward)
 
     def prepare(self, images: Array) -> Callable[[], Any]:
         """Inputs lie on the device; on a GPU a call waits for the result, which stays there."""

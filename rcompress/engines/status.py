@@ -48,12 +48,14 @@ def backend_status(backend: Backend) -> BackendStatus:
 
 def installed_version(package: str) -> str | None:
     """A package's version, None where it is not installed or cannot be imported."""
-    if importlib.util.find_spec(IMPORT_NAMES.get(package, package)) is None:
+    module = IMPORT_NAMES.get(package, package)
+    if importlib.util.find_spec(module) is None:
         return None
     try:
         return importlib.metadata.version(DISTRIBUTIONS.get(package, package))
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    except importlib.metadata.PackageNotFoundError:  # installed as tensorrt-cu13, say
+        owners = importlib.metadata.packages_distributions().get(module)
+        return importlib.metadata.version(owners[0]) if owners else None
 
 
 def gpu_fault() -> tuple[str, str] | None:

@@ -12,6 +12,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from rcompress.artifacts.onnx_form import plain_form
 from rcompress.engines.fake_quantize import fused
 from rcompress.engines.graph_io import element_types, graph_input, opset_of
 from rcompress.engines.torch_node import Node
@@ -39,6 +40,7 @@ class TorchGraph(nn.Module):
 
     def __init__(self, model: onnx.ModelProto, subject: str = "the graph") -> None:
         super().__init__()
+        model = plain_form(model)
         graph = model.graph
         self.input_name, self.output_name = graph_input(model, subject).name, graph.output[0].name
         self.slots: dict[str, str] = {}

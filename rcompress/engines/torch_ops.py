@@ -61,7 +61,8 @@ def _reshape(node: Node, inputs: Inputs) -> Tensor:
 
 
 def _flatten(node: Node, inputs: Inputs) -> Tensor:
-    axis = node.attributes.get("axis", 1) % (inputs[0].dim() + 1)
+    axis = node.attributes.get("axis", 1)  # its range ends with the rank, so that -1 is the last axis
+    axis = axis + inputs[0].dim() if axis < 0 else axis
     return inputs[0].reshape(math.prod(inputs[0].shape[:axis]), -1)  # type: ignore[no-any-return]
 
 
@@ -111,10 +112,11 @@ def _clip(node: Node, inputs: Inputs) -> Tensor:
 
 
 def _softmax(node: Node, inputs: Inputs) -> Tensor:
+    softmax = F.log_softmax if node.op == "LogSoftmax" else F.softmax
     if node.opset >= 13:
-        return F.softmax(inputs[0], dim=node.attributes.get("axis", -1))
+        return softmax(inputs[0], dim=node.attributes.get("axis", -1))
     rows = _flatten(node, inputs)  # before opset 13 the axes from ``axis`` on are one
-    return F.softmax(rows, dim=1).reshape(inputs[0].shape)
+    return softmax(rows, dim=1).reshape(inputs[0].shape)
 
 
 def _batch_norm(node: Node, inputs: Inputs) -> Tensor:
@@ -131,12 +133,6 @@ def _layer_norm(node: Node, inputs: Inputs) -> Tensor:
 
 def _cast(node: Node, inputs: Inputs) -> Tensor:
     return inputs[0].to(TORCH_TYPES[node.attributes["to"]])  # type: ignore[no-any-return]
-
-
-def _constant(node: Node, inputs: Inputs) -> Tensor:
-    del inputs  # it has none
-    value: Tensor = node.attributes["value"]
-    return value
 
 
 def _shape(node: Node, inputs: Inputs) -> Tensor:
@@ -180,7 +176,6 @@ OPERATORS: dict[str, Operator] = {
     "Cast": _cast,
     "Clip": _clip,
     "Concat": lambda node, x: torch.cat(list(x), dim=node.attributes["axis"]),
-    "Constant": _constant,
     "ConstantOfShape": _constant_of_shape,
     "Conv": conv,
     "DequantizeLinear": _dequantize,
@@ -204,7 +199,7 @@ OPERATORS: dict[str, Operator] = {
     "Identity": lambda _, x: x[0],
     "LayerNormalization": _layer_norm,
     "LeakyRelu": lambda node, x: F.leaky_relu(x[0], node.attributes.get("alpha", 0.01)),
-    "LogSoftmax": lambda node, x: torch.log(_softmax(node, x)),
+    "LogSoftmax": _softmax,
     "MatMul": lambda _, x: x[0] @ x[1],
     "Max": lambda _, x: reduce(torch.maximum, x),
     "MaxPool": max_pool,

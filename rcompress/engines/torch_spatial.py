@@ -87,7 +87,11 @@ def max_pool(node: Node, inputs: Inputs) -> Tensor:
 
 def average_pool(node: Node, inputs: Inputs) -> Tensor:
     images = inputs[0]
-    kernel, strides, _, flat = _pool_window(node, images)
+    kernel, strides, dilations, flat = _pool_window(node, images)
+    if any(dilation != 1 for dilation in dilations):
+        raise RcompressError(
+            node.name, "averages with gaps, which the PyTorch executor does not know", "run it in onnxruntime"
+        )
     pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(kernel) - 1]
     if not any(flat):
         result: Tensor = pool(images, kernel, strides)

@@ -12,7 +12,7 @@ import onnx
 from rcompress.artifacts.files import require_file, write_atomic
 from rcompress.artifacts.spec import ModelSpec
 from rcompress.engines.base import BuildOptions, Engine, RunOptions, shape_text
-from rcompress.engines.graph_io import element_types, graph_input, shape_of
+from rcompress.engines.graph_io import element_types, graph_input, quantized_type, shape_of
 from rcompress.engines.plan_file import PlanBackend, Sidecar, read_sidecar, sidecar_path, write_plan
 from rcompress.engines.status import IMPORT_NAMES, backend_status, gpu_fault
 from rcompress.engines.trt_log import executed_precisions, shared_logger
@@ -110,9 +110,7 @@ def refuse_unsigned(model: onnx.ModelProto, path: Path, backend: PlanBackend) ->
     for node in model.graph.node:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             continue
-        zero_point = types.get(node.input[2]) if len(node.input) > 2 else None
-        implied = onnx.TensorProto.UINT8 if node.op_type == "QuantizeLinear" else types.get(node.input[0])
-        if (zero_point or implied) == onnx.TensorProto.UINT8:
+        if quantized_type(node, types) == onnx.TensorProto.UINT8:
             raise RcompressError(
                 path,
                 f"the graph is quantized to UINT8 ({node.name or node.output[0]}), which {backend} misreads",

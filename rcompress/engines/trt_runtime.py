@@ -54,11 +54,11 @@ class TensorRtEngine:
         """Logits, with both transfers."""
         with self._current():
             shape = self._bind(images)
-            logits = np.empty(shape, np.float32)
+            logits = np.empty(shape, self._element_type(self._output))
             self._execute()
             self._cuda.memcpy_dtoh_async(logits, self._buffers[self._output], self._stream)
             self._stream.synchronize()
-        return logits
+        return logits.astype(np.float32, copy=False)
 
     def prepare(self, images: Array) -> Callable[[], Any]:
         """The images lie on the GPU; a call enqueues the network and waits for its end, without transfers."""
@@ -123,9 +123,12 @@ class TensorRtEngine:
 
     def _bytes(self, name: str) -> int:
         """Size of a tensor at the shape that is set now."""
-        kind = np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name)))
         sizes: tuple[int, ...] = tuple(self._execution.get_tensor_shape(name))
-        return math.prod(sizes) * int(kind.itemsize)
+        return math.prod(sizes) * self._element_type(name).itemsize
+
+    def _element_type(self, name: str) -> np.dtype[Any]:
+        found: np.dtype[Any] = np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name)))
+        return found
 
     def _described(self, path: Path, backend: Backend, sidecar: Sidecar | None, device: str) -> EngineInfo:
         smallest, _, largest = self._engine.get_tensor_profile_shape(self._input, 0)
@@ -136,7 +139,7 @@ class TensorRtEngine:
             sha256=sha256_of(path),
             spec=sidecar.spec if sidecar else None,
             input_shape=shape,
-            input_dtype=np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(self._input))).name,
+            input_dtype=self._element_type(self._input).name,
             device=device,
             executed=self._layers() or (sidecar.layers if sidecar else {}),
             batch_limits=(int(smallest[0]), int(largest[0])),

@@ -177,6 +177,12 @@ def wilson_interval(successes: int, trials: int, z: float = Z_95) -> tuple[float
 
 def _checked(logits: Tensor, labels: Tensor) -> int:
     """The number of classes, once everything fits."""
+    if logits.ndim != 2:
+        raise RcompressError(
+            "evaluation",
+            f"the network gives {tuple(logits.shape[1:])} values for an image, not one for each class",
+            "end it with a Flatten",
+        )
     count, classes = logits.shape
     if labels.shape != (count,):
         raise ValueError(f"{tuple(labels.shape)} labels for {count} rows of logits")

@@ -9,7 +9,7 @@ import onnx
 from torch import nn
 
 from rcompress.artifacts.onnx_file import read_onnx
-from rcompress.artifacts.spec import ModelSpec
+from rcompress.artifacts.spec import CHECKPOINT_SUFFIXES, ModelSpec
 from rcompress.measure.complexity import Complexity, graph_complexity, module_complexity
 from rcompress.measure.size import Weights, graph_weights, module_weights, size_bytes
 from rcompress.models.rebuild import LoadedModel, load_model
@@ -42,7 +42,7 @@ def file_metrics(path: Path, spec: ModelSpec | None, arch: str | None = None) ->
         arch: the user's own architecture, for a checkpoint that was built by it.
     """
     sizes = {"size_bytes": size_bytes(path)}
-    if path.suffix == ".pth":
+    if path.suffix in CHECKPOINT_SUFFIXES:
         return sizes | _checkpoint_metrics(load_model(path, arch))
     if path.suffix == ".onnx":
         return sizes | graph_metrics(read_onnx(path).model)

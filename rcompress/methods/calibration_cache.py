@@ -30,6 +30,7 @@ class CalibrationCache:
         profile: the target profile, on which the thresholds of ``entropy`` and ``mse`` depend.
         graph_sha256: of the graph that was run (see `graph_hash`).
         ranges: by tensor name.
+        percentile: of the method of that name.
     """
 
     dataset: str
@@ -38,6 +39,7 @@ class CalibrationCache:
     profile: str
     graph_sha256: str
     ranges: dict[str, Range]
+    percentile: float | None = None
 
 
 def write_cache(path: Path, cache: CalibrationCache) -> Path:
@@ -57,7 +59,10 @@ def read_cache(path: Path) -> CalibrationCache:
         if content.pop("format") != FORMAT:
             raise ValueError(f"its format is not {FORMAT}")
         ranges = {str(name): _range(entry) for name, entry in content.pop("ranges").items()}
-        return CalibrationCache(**content, ranges=ranges)
+        percentile = content.pop("percentile", None)
+        return CalibrationCache(
+            **content, ranges=ranges, percentile=None if percentile is None else float(percentile)
+        )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RcompressError(path, f"is no calibration cache ({error})", "calibrate again") from None
 

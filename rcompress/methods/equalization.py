@@ -14,6 +14,9 @@ from rcompress.methods.graph_view import GraphView, attribute
 HOMOGENEOUS = {"Relu", "LeakyRelu", "MaxPool", "AveragePool"}
 """Operators with ``f(s x) = s f(x)`` for each channel and s > 0; a Clip (ReLU6) is none."""
 SWEEPS, TOLERANCE = 30, 1e-3
+DEAD = 1e-3
+"""A channel whose weights are below this share of its bias is left alone: all but constant, it would be blown up
+with the range of the whole tensor."""
 
 FloatArray = NDArray[np.float32]
 
@@ -91,7 +94,8 @@ def _equalize(pair: Pair, weights: dict[str, FloatArray]) -> float:
     first, second = weights[pair.first.input[1]], weights[pair.second.input[1]]
     axis = 1 if int(attribute(pair.second, "group", 1)) == 1 else 0
     made, read = _largest(first, 0), _largest(second, axis)
-    alive = (made > 0) & (read > 0)  # a dead channel has no scale to speak of
+    bias = np.abs(weights[pair.first.input[2]]) if len(pair.first.input) > 2 else np.zeros_like(made)
+    alive = (made > DEAD * bias) & (read > 0)  # a dead channel has no scale to speak of
     factor = np.where(alive, np.sqrt(made / np.where(alive, read, 1)), 1).astype(np.float32)
     weights[pair.first.input[1]] = first / _shaped(factor, first.ndim, 0)
     weights[pair.second.input[1]] = second * _shaped(factor, second.ndim, axis)

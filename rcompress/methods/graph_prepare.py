@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 import torch
 
+from rcompress.artifacts.onnx_form import plain_form
 from rcompress.engines.graph_io import dtype_of, element_types, graph_input, opset_of, shape_of
 from rcompress.engines.torch_graph import TorchGraph
 from rcompress.errors import RcompressError
@@ -21,10 +22,7 @@ def prepare_graph(model: onnx.ModelProto, subject: str = "the graph") -> onnx.Mo
         RcompressError: it cannot be converted, or is quantized or half-precision already.
     """
     _refuse_converted(model, subject)
-    prepared = onnx.ModelProto()
-    prepared.CopyFrom(model)
-    _drop_initializer_inputs(prepared)
-    prepared = _upgraded(prepared, subject)
+    prepared = _upgraded(plain_form(model), subject)
     if TO_FOLD & {node.op_type for node in prepared.graph.node}:
         prepared = _simplified(prepared, subject)
     return with_free_batch(prepared, subject)
@@ -37,14 +35,6 @@ def _refuse_converted(model: onnx.ModelProto, subject: str) -> None:
     halves = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
     if halves & set(element_types(model).values()):
         raise RcompressError(subject, "has half-precision weights", "give the FP32 file it was made from")
-
-
-def _drop_initializer_inputs(model: onnx.ModelProto) -> None:
-    """Graphs of IR version 3 list their weights among the inputs too."""
-    value = onnx.ValueInfoProto()
-    value.CopyFrom(graph_input(model))
-    del model.graph.input[:]
-    model.graph.input.append(value)
 
 
 def _upgraded(model: onnx.ModelProto, subject: str) -> onnx.ModelProto:

@@ -33,13 +33,19 @@ def has_groups(node: NodeProto) -> bool:
 
 
 def _decode_groups(model: onnx.ModelProto) -> None:
-    view, graph = GraphView(model), TorchGraph(model)
+    view = GraphView(model)
+    grouped = [
+        node
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and has_groups(node) and view.is_constant(node.input[0])
+    ]
+    if not grouped:
+        return  # nor need the PyTorch executor know the other operators
+    graph = TorchGraph(model)
     values = {name: getattr(graph, slot).detach() for name, slot in graph.slots.items()}
     gone: list[NodeProto] = []
     decoders = {node.outputs[0]: node for node in graph.nodes}
-    for node in model.graph.node:
-        if node.op_type != "DequantizeLinear" or not has_groups(node) or not view.is_constant(node.input[0]):
-            continue
+    for node in grouped:
         name, gone = run_node(decoders[node.output[0]], values), [*gone, node]
         reader = view.only_consumer(name)
         weights = values[name]

@@ -82,6 +82,12 @@ def within_drop(
             f"loses {float_percent - reached:.2f} points even with every layer spared",
             f"allow more than --max-drop {max_drop:g}",
         )
+    if count == len(ranked) and options.bits.weights == 8:
+        raise RcompressError(
+            subject,
+            "loses too much unless every layer stays in FP32",
+            f"allow more than --max-drop {max_drop:g}",
+        )
     kept = tuple(ranked[:count])
     return Spared(spared(options, kept), kept, float_percent, reached)
 
@@ -94,7 +100,7 @@ def sensitivities(
     names = [weight.layer for _, weight in layers_of(GraphView(plan.model))]
     candidates = [name for name in names if name not in plan.options.bits.skip]
     fixed = plan.fixed_batch
-    batches = list(rebatched(_first(images.batches(), SENSITIVITY_IMAGES), fixed))
+    batches = list(rebatched(_first(images.batches(), max(SENSITIVITY_IMAGES, fixed or 0)), fixed))
     expected = _log_probabilities(plan.model, batches, plan.options.device)
     found = []
     progress.start("measuring each layer's sensitivity", len(candidates))

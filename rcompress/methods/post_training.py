@@ -81,13 +81,18 @@ def _ranges(
             )
         if given.method != options.method:
             progress.note(f"The calibration cache's thresholds were chosen by {given.method}: they stay.")
+        elif given.method == "percentile" and given.percentile not in (None, options.percentile):
+            progress.note(
+                f"The calibration cache's thresholds keep {given.percentile:g} % of the values: they stay."
+            )
         if given.profile != options.profile and given.method in OF_LEVELS:
             progress.note(
                 f"The calibration cache's thresholds are for the profile {given.profile}: they stay."
             )
         return ranges_for(given, plan.placement.activations, subject), 0, given
     ranges, seen = calibrate(plan, given.batches(), len(given), progress)
-    cache = CalibrationCache(given.dataset, seen, options.method, options.profile, digest, ranges)
+    percentile = options.percentile if options.method == "percentile" else None
+    cache = CalibrationCache(given.dataset, seen, options.method, options.profile, digest, ranges, percentile)
     return ranges, seen, cache
 
 
@@ -101,6 +106,8 @@ def quantization_record(
     said: dict[str, Any] = {"quantization": {**asdict(options), **asdict(mending)}}
     if cache is not None:
         said["quantization"]["method"] = cache.method
+        if cache.percentile is not None:
+            said["quantization"]["percentile"] = cache.percentile
         said["calibration"] = {"dataset": cache.dataset, "images": cache.images, "method": cache.method}
     said["int8_layers"] = {"convolutions": report.convolutions, "matrices": report.matrices}
     return said

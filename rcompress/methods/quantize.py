@@ -6,8 +6,10 @@ import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor
 
 from rcompress.engines.graph_io import graph_input, shape_of
@@ -121,7 +123,18 @@ def plan_quantization(
         raise RcompressError(
             subject, "has no convolution or matrix product to quantize", "give another graph"
         )
+    _require_finite(plan, subject)
     return plan
+
+
+def _require_finite(plan: QuantizationPlan, subject: str) -> None:
+    constants = GraphView(plan.model).initializers
+    for weight in plan.placement.weights:
+        for name in (weight.name, weight.bias):
+            if name is not None and not np.isfinite(numpy_helper.to_array(constants[name])).all():
+                raise RcompressError(
+                    subject, f"{name} holds values that are not finite", "give a network whose training held"
+                )
 
 
 def _require_layers(model: onnx.ModelProto, bits: LayerBits, subject: str) -> None:

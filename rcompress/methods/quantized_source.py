@@ -6,7 +6,7 @@ import onnx
 from onnx import TensorProto
 
 from rcompress.engines.base import Backend
-from rcompress.engines.graph_io import element_types
+from rcompress.engines.graph_io import element_types, quantized_type
 from rcompress.errors import RcompressError
 from rcompress.methods.graph_view import GraphView
 from rcompress.methods.int4 import widened
@@ -39,7 +39,7 @@ def profile_of(model: onnx.ModelProto) -> Profile | None:
     """The profile that a graph was quantized for; None where it has no activation that tells."""
     view, types = GraphView(model), element_types(model)
     quantizers = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
-    if any(types.get(node.input[2]) == TensorProto.UINT8 for node in quantizers if len(node.input) > 2):
+    if any(quantized_type(node, types) == TensorProto.UINT8 for node in quantizers):
         return "cpu"
     return "tensorrt" if any(never_negative(view, node.input[0]) for node in quantizers) else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -12,6 +12,7 @@ from rcompress.artifacts.spec import ModelSpec, Preprocessing, SpecError, Step
 from rcompress.engines.graph_io import graph_input, shape_of
 from rcompress.errors import RcompressError
 from rcompress.export import onnx_from_module
+from rcompress.methods.graph_prepare import with_free_batch
 from rcompress.models import load_model
 
 
@@ -38,6 +39,23 @@ def open_graph(path: Path, arch: str | None = None) -> SourceGraph:
         raise RcompressError(path, "is neither .onnx nor .pth", "give a checkpoint or an ONNX file")
     loaded = load_model(path, arch)
     return SourceGraph(path, onnx_from_module(loaded.module, loaded.spec), loaded.spec, loaded.sha256)
+
+
+def with_open_batch(source: SourceGraph) -> SourceGraph:
+    """``source`` for batches of any size.
+
+    Raises:
+        RcompressError: a fixed batch is built into it.
+    """
+    model = with_free_batch(source.model, str(source.path))
+    fixed = shape_of(graph_input(model, str(source.path)))[0]
+    if fixed is not None:
+        raise RcompressError(
+            source.path,
+            f"takes batches of {fixed} alone, whatever --batch-range says",
+            "export it with a free batch axis, or leave --batch-range out",
+        )
+    return replace(source, model=model)
 
 
 def foreign_spec(

@@ -73,9 +73,13 @@ class WeightGrid:
 
 
 def fitting_group(group: int, values: FloatArray, axis: int) -> int:
-    """The largest size up to ``group`` that divides a channel's weights: OpenVINO 2026.4 takes no rest."""
+    """The largest size up to ``group`` that divides a channel's weights: OpenVINO 2026.4 takes no rest.
+
+    All of them where that would be less than a quarter of ``group``: a scale for so few saves nothing.
+    """
     inputs = values.size // values.shape[axis]
-    return max(size for size in range(1, min(group, inputs) + 1) if inputs % size == 0)
+    found = max(size for size in range(1, min(group, inputs) + 1) if inputs % size == 0)
+    return inputs if 4 * found < group else found
 
 
 def _positive(scale: FloatArray) -> FloatArray:

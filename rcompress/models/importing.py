@@ -12,6 +12,7 @@ from rcompress.artifacts.checkpoint import load_tensors, unwrap_state_dict, writ
 from rcompress.artifacts.files import sha256_of
 from rcompress.artifacts.spec import FORMAT, ModelSpec, Preprocessing, SpecError, Step, parent_fields
 from rcompress.errors import RcompressError
+from rcompress.models.fitting import require_logits
 from rcompress.models.foreign import (
     ForeignError,
     guess_architectures,
@@ -32,10 +33,11 @@ class ImportOptions:
 
 
 def import_checkpoint(source: Path, target: Path, options: ImportOptions) -> ModelSpec:
-    """Read ``source``, check it against the architecture by one strict load, write ``target``.
+    """Read ``source``, check it against the architecture by one strict load and one image, write ``target``.
 
     Raises:
-        RcompressError: it holds no weights, or they do not fit; the remedy names the architectures that do.
+        RcompressError: it holds no weights, or they do not fit; the remedy names the architectures that do. Or the
+            network does not take the images described.
     """
     content = load_tensors(source)
     if isinstance(content, dict) and content.get("format") == FORMAT:
@@ -58,6 +60,7 @@ def import_checkpoint(source: Path, target: Path, options: ImportOptions) -> Mod
         raise RcompressError(
             source, str(error), "name the dataset it was trained on with --dataset"
         ) from None
+    require_logits(module, spec, source)
     write_checkpoint(target, spec, module.state_dict())
     return spec
 

@@ -65,8 +65,8 @@ def load_model(path: Path, own_arch: str | None = None) -> LoadedModel:
         module = rebuild(spec, _widened(checkpoint.state_dict))
     except RcompressError as error:
         raise RcompressError(path, f"{error.subject}: {error.fault}", error.remedy) from None
-    except (AttributeError, RuntimeError, ValueError, TypeError, IndexError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
+    except (AttributeError, RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
         raise RcompressError(
             path, f"its tensors do not make a {spec.arch} ({reason})", "write or import it again"
         ) from None

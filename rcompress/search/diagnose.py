@@ -139,7 +139,10 @@ def _inputs(first: Side, second: Side, split: Split, spec: ModelSpec) -> list[Ar
 def _distances(
     first: Side, second: Side, layers: Sequence[Layer], batches: Sequence[Array], progress: Progress
 ) -> tuple[dict[str, Distance], dict[str, Distance]]:
-    """By the first side's tensor names: how far the second side's lie, and those of each swap alone."""
+    """By the first side's tensor names: how far the second side's lie, and those of each swap alone.
+
+    What has other widths in the second side is passed over.
+    """
     pairs = {layer.output: layer.twin_output for layer in layers}
     pairs = {
         mine: theirs
@@ -158,7 +161,8 @@ def _distances(
         mine = probe.run(images, [*pairs, *swaps, *swaps.values()])
         theirs = second.probe.run(images, list(pairs.values()))
         for name, twin in pairs.items():
-            far[name].add(mine[name], theirs[twin])
+            if mine[name].shape == theirs[twin].shape:
+                far[name].add(mine[name], theirs[twin])
         for name, swapped in swaps.items():
             own[name].add(mine[name], mine[swapped])
         progress.advance()
@@ -170,7 +174,8 @@ def _hidden(layers: Sequence[Layer], far: Mapping[str, Distance]) -> list[str]:
     if not hidden:
         return []
     return [
-        f"the engine does not show {len(hidden)} of {len(layers)} layers' outputs ({', '.join(hidden[:3])}, ...)"
+        f"{len(hidden)} of {len(layers)} layers' outputs are not compared: the engine does not show them, or has "
+        f"other widths there ({', '.join(hidden[:3])}, ...)"
     ]
 
 

@@ -69,7 +69,8 @@ def require_comparable(first: Side, second: Side) -> ModelSpec:
     """What says how images are prepared for both.
 
     Raises:
-        RcompressError: neither says it, they take different inputs, or they have no history in common.
+        RcompressError: neither says it, they take different inputs, tell other classes apart, or have no
+            history in common.
     """
     spec = first.spec or second.spec
     if spec is None:
@@ -91,6 +92,12 @@ def require_comparable(first: Side, second: Side) -> ModelSpec:
             second.path,
             f"has no file of its history in common with {first.path.name}",
             "compare two versions of one network",
+        )
+    if first.spec and second.spec and first.spec.num_classes != second.spec.num_classes:
+        raise RcompressError(
+            second.path,
+            f"has {second.spec.num_classes} classes, {first.path.name} {first.spec.num_classes}",
+            "compare networks of the same classes",
         )
     return spec
 

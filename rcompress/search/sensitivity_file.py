@@ -65,7 +65,7 @@ def read_sensitivity(path: Path) -> Sensitivity:
             raise ValueError(f"its format is not {FORMAT}")
         curves = {str(name): _curve(entry) for name, entry in content.pop("curves").items()}
         return Sensitivity(**content, curves=curves)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise RcompressError(
             path, f"is no sensitivity record ({error})", "write one with rcompress sensitivity"
         ) from None

@@ -32,11 +32,12 @@ class Plan:
     threads: int
 
     def start(self, progress: Progress = SILENT) -> Start:
-        """The network and its data.
+        """The network and its data, the same in every process: a new head is drawn by the seed.
 
         Raises:
             RcompressError: see `Origin.open`.
         """
+        torch.manual_seed(self.settings.seed)
         return self.origin.open(self.tuning.base, self.settings.seed, progress)
 
     def study(self, start: Start) -> AbstractContextManager[Study]:

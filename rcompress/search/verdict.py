@@ -22,6 +22,7 @@ from rcompress.measure.accuracy import Tally
 from rcompress.measure.latency import Call, time_interleaved
 from rcompress.measure.size import size_bytes
 from rcompress.methods.deploy import EngineRequest, deploy
+from rcompress.methods.graph_prepare import prepare_graph
 from rcompress.methods.source_graph import SourceGraph
 from rcompress.progress import SILENT, Progress
 from rcompress.search.weighing import Answers, Contender, Decision, weigh
@@ -130,13 +131,15 @@ def judge(
     """Compare ``engine`` with the rivals, which are built from ``source`` into a folder that goes afterwards.
 
     Args:
-        engine: an INT8 engine made from ``source`` as ``request`` says; its backend must run here.
+        engine: an INT8 engine made from ``source`` as ``request`` says; its backend must run here. The rivals
+            are built from ``source`` as it was prepared for quantization, of the same batch sizes.
         spec: what describes ``source``; data are prepared accordingly.
         data: images for comparing accuracy; None: speed and size alone are compared.
 
     Raises:
         RcompressError: an engine cannot be built or run.
     """
+    source = replace(source, model=prepare_graph(source.model, str(source.path)))
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         paths: dict[Precision, Path] = {}
         for precision in rivals(request.backend):

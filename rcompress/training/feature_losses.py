@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -65,6 +67,7 @@ def same_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    parts = zip(torch.split(student, ANGLE_IMAGES), torch.split(teacher, ANGLE_IMAGES), strict=True)
+    count = math.ceil(len(student) / ANGLE_IMAGES)  # as even as can be: the parts count alike
+    parts = zip(student.tensor_split(count), teacher.tensor_split(count), strict=True)
     losses = [F.smooth_l1_loss(angles(own), angles(shown)) for own, shown in parts]
     return torch.stack(losses).mean()

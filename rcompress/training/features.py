@@ -48,7 +48,7 @@ class Watch:
 
     def _keeper(self, name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def keep(_: nn.Module, __: Any, output: Tensor) -> None:
-            self.kept[name] = output.float()
+            self.kept[name] = output.to(torch.float32, copy=True)  # what follows may write into it
 
         return keep
 

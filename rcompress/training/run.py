@@ -75,9 +75,12 @@ def run_training(
     Of several processes, the first returns alone; the others have helped.
 
     Raises:
-        RcompressError: the state to resume is another run's, the loss diverged, or a file cannot be written.
+        RcompressError: the splits cannot be read, the state to resume is another run's, the loss diverged, or a file
+            cannot be written.
         HelperDone: this process is not the first.
     """
+    chosen = recipe.epochs > 0
+    dataset.split(reported_split(spec, chosen))  # a fault in what is read last must not cost the training
     torch.manual_seed(settings.seed)
     trainer = Trainer(module, material_for(spec, dataset), recipe, settings, guidance)
     identity = run_identity(spec, recipe, settings, origin, guidance)
@@ -86,7 +89,6 @@ def run_training(
         progress.note(f"resuming after epoch {len(trainer.history)} of {recipe.epochs}")
     trained = trainer.run(journal.write if settings.processes.first else _not_written, progress)
     journal.close()
-    chosen = recipe.epochs > 0
     scores = test_scores(trained, spec, dataset, settings, chosen, progress)
     settings.processes.leave()
     if not settings.processes.first:

@@ -15,6 +15,7 @@ from rcompress.artifacts.spec import ModelSpec, ParentFields, Preprocessing, Spe
 from rcompress.data import Dataset, check_matches, dataset_for, open_dataset
 from rcompress.errors import RcompressError
 from rcompress.models import build_model, load_model
+from rcompress.models.fitting import require_logits
 from rcompress.progress import SILENT, Progress
 from rcompress.training.recipe import Recipe
 
@@ -109,28 +110,8 @@ def fresh(arch: str, options: dict[str, str], dataset: Dataset, seed: int) -> St
     classes = len(dataset.class_names)
     spec = ModelSpec(classes, dataset.preprocessing(), arch, dict(options))
     module = build_model(arch, classes, **options)
-    _require_fitting(module, spec, dataset.name)
+    require_logits(module, spec, arch)
     return Start(module, spec, dataset)
-
-
-def _require_fitting(module: nn.Module, spec: ModelSpec, dataset: str) -> None:
-    size = spec.preprocessing.input_size
-    images = f"images of {' x '.join(map(str, size))} ({dataset})"
-    remedy = "choose another --arch, --dataset or --image-size"
-    was_training = module.training
-    try:
-        with torch.no_grad():
-            logits = module.eval()(torch.zeros(1, *size))
-    except Exception as error:  # torchvision's networks and the user's raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RcompressError(str(spec.arch), f"does not take {images}: {reason}", remedy) from None
-    finally:
-        module.train(was_training)
-    if not isinstance(logits, torch.Tensor) or logits.shape != (1, spec.num_classes):
-        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise RcompressError(
-            str(spec.arch), f"makes {found} of one of the {images}, not (1, {spec.num_classes})", remedy
-        )
 
 
 def from_torchvision(
@@ -173,7 +154,8 @@ def from_checkpoint(
     """The network of a checkpoint, on the dataset that it names or on another; other classes get a new head.
 
     Raises:
-        RcompressError: the file cannot be read, names no dataset, or takes images of another size.
+        RcompressError: the file cannot be read, names no dataset, or takes images of another size; the classes of
+            its dataset have changed.
     """
     loaded = load_model(path, own_arch)
     dataset = dataset_for(path, loaded.spec.preprocessing, dataset_name, data_dir)
@@ -186,7 +168,8 @@ def from_checkpoint(
             progress.note(f"new head for the {classes} classes of {dataset.name}")
         kept = replace(dataset.preprocessing(), mean=spec.preprocessing.mean, std=spec.preprocessing.std)
         spec = replace(spec, num_classes=classes, preprocessing=kept)
-    check_matches(dataset, path, spec.preprocessing.input_size, spec.num_classes)
+    known = spec.preprocessing
+    check_matches(dataset, path, known.input_size, spec.num_classes, known.class_names)
     return Start(module, spec, dataset, parent_fields(path, loaded.sha256))
 
 

@@ -33,7 +33,7 @@ def command(
     warmup: Annotated[int, typer.Option(min=1, help="Calls of each before anything is timed.")] = 10,
     iterations: Annotated[
         int | None,
-        typer.Option(min=1, help="Timed calls of each per trial (default: half a second's worth)."),
+        typer.Option(min=1, help="Timed calls of each per trial (default: half a second's worth, 5 to 500)."),
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Repetitions, whose spread is reported.")] = 5,
     backend: options.RunBackend = None,

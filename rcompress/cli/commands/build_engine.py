@@ -101,6 +101,7 @@ def command(
         require_absent(context, (*OF_CALIBRATION, *OF_VERDICT), "goes with --int8 alone")
     if not verdict:
         require_absent(context, OF_VERDICT, "goes with the verdict alone")
+    calibrating.require_one_count(context, calib)
     if method != "percentile":
         require_absent(context, ("percentile",), "goes with --method percentile")
     means, stds = floats_per_channel(mean, "--mean"), floats_per_channel(std, "--std")
@@ -112,7 +113,7 @@ def command(
         from rcompress.methods.calibration_data import parse_choice
         from rcompress.methods.deploy import EngineRequest, deploy
         from rcompress.methods.quantize import QuantizeOptions
-        from rcompress.methods.source_graph import open_graph
+        from rcompress.methods.source_graph import open_graph, with_open_batch
 
         require_file(source)
         set_threads(threads)
@@ -133,6 +134,8 @@ def command(
         if timing_cache is not None:
             require_output(timing_cache, [source])
         graph = open_graph(source, arch)
+        if batches is not None:
+            graph = with_open_batch(graph)
         precision, quantizes = _settled(graph, precision)
         choice = parse_choice(calib, calib_images)
         spec = calibrating.described(graph, means, stds, choice.dataset, needed=quantizes)

@@ -31,7 +31,7 @@ def command(
     ] = None,
     std: Annotated[str | None, typer.Option(help="Standard deviation per channel, likewise.")] = None,
     image_size: Annotated[
-        int | None, typer.Option(min=8, help="Side of the inputs, without a dataset.")
+        int | None, typer.Option(min=8, max=1024, help="Side of the inputs, without a dataset.")
     ] = None,
     data_dir: options.DataDir = None,
     json_: options.Json = False,

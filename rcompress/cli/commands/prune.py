@@ -11,7 +11,7 @@ from rcompress.cli import options, targeting
 from rcompress.cli.finetuning import Finetuning
 from rcompress.cli.iterating import StepRecipe, Steps, iteration, pruned_in_steps
 from rcompress.cli.naming import derived
-from rcompress.cli.output import Output
+from rcompress.cli.output import Output, launched
 from rcompress.cli.targeting import Aim, asked_for, fitted
 
 if TYPE_CHECKING:
@@ -121,6 +121,12 @@ def command(
     auto = round_to == "auto"
     timed_on = None if auto and target_latency is None else backend
     aim = Aim(asked, scope, sensitivity, timed_on, int8, batch_size or 1, threads)
+    if launched()[1] > 1 and (auto or aim.timed):
+        raise typer.BadParameter(
+            "each process would time, and choose widths, by itself: prune with one process and without "
+            "fine-tuning, then fine-tune with rcompress train --init",
+            param_hint="--target-latency, --round-to",
+        )
     if resume:
         aim.require_repeatable(auto)
     tuning = Finetuning(

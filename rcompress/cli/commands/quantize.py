@@ -156,10 +156,14 @@ def command(
         require_absent(context, ("adaround_iterations",), "goes with --adaround")
     if method != "percentile":
         require_absent(context, ("percentile",), "goes with --method percentile")
-    if activation_bits == "none" and not (adaround or bias_correction or qat or max_drop is not None):
-        require_absent(
-            context, ("calib", "calib_images", "method", "percentile"), "nothing is calibrated here"
-        )
+    if group_size is not None:
+        require_absent(context, ("per_channel",), "--group-size gives each group of inputs a scale")
+    calibrating.require_one_count(context, calib)
+    looks_at_images = activation_bits != "none" or adaround or bias_correction or max_drop is not None
+    if activation_bits == "none":
+        require_absent(context, ("method", "percentile"), "no range is measured where activations stay FP32")
+    if not looks_at_images:
+        require_absent(context, ("calib", "calib_images"), "nothing is calibrated here")
     with Output(json_, quiet) as out:
         from rcompress.artifacts.device import resolve_device
         from rcompress.artifacts.files import require_file, require_named_output
@@ -183,11 +187,11 @@ def command(
         mending = ReconstructionOptions(adaround_iterations if adaround else 0, bias_correction, where, seed)
         graph = open_graph(source, arch)
         choice = parse_choice(calib or dataset, calib_images)
-        needed = bits.activations or mending.mends or max_drop is not None or qat
+        needed = looks_at_images or qat
         spec = calibrating.described(graph, means, stds, dataset or choice.dataset, needed)
         given = (
             calibrating.open_calibration(choice, spec, source, data_dir, seed, out)
-            if needed and spec is not None
+            if looks_at_images and spec is not None
             else None
         )
         spared = None
