@@ -56,8 +56,8 @@ $(RESULTS)/tables.csv: $(STUDIES:%=$(RESULTS)/%.md) $(PUBLISHED_FIGURES)
 halves := .pth -fp16.onnx -w8a8-minmax.onnx
 FILES.resnet18 := r18.pth r18-amp.pth $(if $(TRAIN.r18-fp32),r18-fp32.pth) r18-fp16.onnx r18-w8a8-minmax.onnx \
   r18-w8a8-minmax.xml r18-c100.pth r18-c100-fp16.onnx r18-c100-w8a8-minmax.onnx r20.pth $(foreach percent,$(PERCENTS.r18),\
-  $(halves:%=r18-pruned$(percent)%) r18-pruned$(percent)-w8a8-minmax.xml) $(halves:%=r18-pruned60-distilled%) \
-  r18-pruned60-distilled-w8a8-minmax.xml $(call plans,r18.plan r18-fp16.plan \
+  $(halves:%=r18-pruned$(percent)%) r18-pruned$(percent)-w8a8-minmax.xml) $(addprefix r18-pruned60-distilled,\
+  .pth -fp16.onnx -w8a8-percentile.onnx -w8a8-percentile.xml) $(call plans,r18.plan r18-fp16.plan \
   r18-w8a8-minmax-trt.plan r20.plan $(foreach percent,$(PERCENTS.r18),\
   r18-pruned$(percent)-fp16.plan r18-pruned$(percent)-w8a8-minmax-trt.plan) r18-pruned60-distilled-w8a8-minmax-trt.plan)
 FILES.resnet20 := $(halves:%=r20%) $(foreach percent,$(PERCENTS.r20),$(halves:%=r20-pruned$(percent)%))
