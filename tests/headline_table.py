@@ -54,7 +54,9 @@ def _choice() -> str:
     ranked = sorted(found, key=lambda name: -found[name])
     assert ranked[0] == OURS["60 % pruned, INT8, ONNX Runtime"]
     ways = [f"{name.partition('-w8a8-')[2].removesuffix('.onnx')} {found[name]:.2f} %" for name in ranked]
-    return f"Of {len(ways)} ways to quantize it, the best on the validation split was taken: {', '.join(ways)}."
+    return (
+        f"Of {len(ways)} ways to quantize it, the best on the validation split was taken: {', '.join(ways)}."
+    )
 
 
 def _theirs() -> Iterator[list[str]]:

@@ -11,9 +11,10 @@ from PIL import Image
 
 from rcompress.artifacts.records import Record
 from rcompress.report.build import build_report
-from rcompress.report.charts import COLOURS, HEIGHT, PICTURE_WIDTH, SCALE
+from rcompress.report.charts import COLOURS, HEIGHT, PICTURE_WIDTH, SCALE, scatter
 from rcompress.report.confusion import confusion_png
 from rcompress.report.plots import Plot, plots_of
+from rcompress.report.points import ACCURACY, SIZE
 from rcompress.report.write import sheet
 
 
@@ -52,6 +53,29 @@ def test_a_point_on_the_front_is_filled_and_a_beaten_one_hollow() -> None:
         return _pixels(_plots(records)[0][0].png, COLOURS["torch"])
 
     assert orange(front) > orange(beaten) + 150
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (("a.pth", f"a-{'long-' * 6}x.onnx"), {"a.pth", "a-long-long-\u2026ng-long-x.onnx"}),
+        ((f"a-{'1-' * 20}x.onnx", f"a-{'1-' * 19}x.onnx"), {f"a-{'1-' * 20}x.onnx", f"a-{'1-' * 19}x.onnx"}),
+    ],
+    ids=["shortened", "alike"],
+)
+def test_long_names_are_told_by_their_ends(names: tuple[str, str], shown: set[str]) -> None:
+    rows = [
+        {
+            "artifact": name,
+            "backend": "torch",
+            "lineage": [],
+            "top1_percent": 90.0 + 4 * i,
+            "size_bytes": 2**20 * (1 + 5 * i),
+        }
+        for i, name in enumerate(names)
+    ]
+    (points,) = scatter(rows, SIZE, ACCURACY).to_dict()["datasets"].values()
+    assert {point["label"] for point in points} == shown
 
 
 def test_the_subtitle_says_what_is_compared() -> None:

@@ -34,8 +34,10 @@ COLOURS = {
 OTHER_COLOUR = "#7b8794"
 ROOM_FOR_FIGURES = 1.15
 """How far an axis of bars goes beyond them: on a phone the figure at the longest one is a sixth of it."""
+LONGEST = 27
 BOTH_ENDS = (
-    "length(datum.label) > 27 ? slice(datum.label, 0, 12) + '\u2026' + slice(datum.label, -14) : datum.label"
+    f"length(datum.label) > {LONGEST} ? slice(datum.label, 0, 12) + '\u2026' + slice(datum.label, -14) "
+    ": datum.label"
 )
 """A long name by its beginning and its end: siblings differ there."""
 NEAR = ("right", "left", "top-right", "bottom-right", "top-left", "bottom-left", "top", "bottom")
@@ -211,10 +213,16 @@ def _label(points: Sequence[Row], across: Axis, up: Axis) -> None:
     intervals = [(*pixel(p["x"], p["high"]), *pixel(p["x"], p["low"])) for p in points if "low" in p]
     front = sorted(place for place, point in zip(pixels, points, strict=True) if point["front"])
     lines = [*intervals, *_staircase(front)]
-    names = [point["name"] for point in points]
+    names = _shortened([point["name"] for point in points])
     places = placed(pixels, names, (PICTURE_WIDTH, HEIGHT), lines)
-    for point, place in zip(points, places, strict=True):
-        point |= {"label": ""} if place is None else {"label": point["name"], **vars(place)}
+    for point, name, place in zip(points, names, places, strict=True):
+        point |= {"label": ""} if place is None else {"label": name, **vars(place)}
+
+
+def _shortened(names: Sequence[str]) -> Sequence[str]:
+    """As `BOTH_ENDS` does, unless two of the names would become one."""
+    short = [name if len(name) <= LONGEST else f"{name[:12]}\u2026{name[-14:]}" for name in names]
+    return short if len(set(short)) == len(set(names)) else names
 
 
 def _staircase(front: Sequence[tuple[float, float]]) -> list[tuple[float, float, float, float]]:
