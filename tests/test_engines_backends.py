@@ -99,18 +99,22 @@ def test_a_batch_that_the_graph_cannot_take_is_one_line(tmp_path: Path, backend:
     path = write_onnx(tmp_path / "net.onnx", model(nodes, constants, output=None), SPEC)
     engine = load_engine(path, backend, ONE)
     assert engine.run(images(1)).shape == (1, 4)
-    with pytest.raises(RcompressError, match=r"net\.onnx: .*; ") as caught:
+    with pytest.raises(RcompressError, match=r"net\.onnx: .* cannot run it on 3 x 3 x 8 x 8") as caught:
         engine.run(images(3))
     assert "\n" not in str(caught.value)
+    with pytest.raises(RcompressError, match="cannot run it on 3 x 3 x 8 x 8"):
+        engine.prepare(images(3))
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
 def test_every_image_has_a_row_of_outputs(tmp_path: Path, backend: Backend) -> None:
-    nodes = [helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=1)]
-    made = model(nodes, tensors(axes=np.array([0, 2, 3])), output=None)
-    engine = load_engine(write_onnx(tmp_path / "net.onnx", made, SPEC), backend, ONE)
-    with pytest.raises(RcompressError, match="gives 1 rows of outputs for 3 images"):
-        engine.run(images(3))
+    for keepdims, shape in ((1, r"\(1, 3, 1, 1\)"), (0, r"\(3,\)")):
+        nodes = [helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=keepdims)]
+        made = model(nodes, tensors(axes=np.array([0, 2, 3])), output=None)
+        engine = load_engine(write_onnx(tmp_path / "net.onnx", made, SPEC), backend, ONE)
+        for use in (engine.run, engine.prepare):
+            with pytest.raises(RcompressError, match=f"gives outputs of {shape} for 4 images"):
+                use(images(4))
 
 
 def test_int8_convolutions_are_counted_as_they_run(tmp_path: Path) -> None:

@@ -38,16 +38,16 @@ def test_a_module_counts_buffers_as_bytes_but_not_as_parameters():
 def quantized_model(weights: onnx.TensorProto) -> onnx.ModelProto:
     scale = numpy_helper.from_array(np.array(0.5, np.float32), "s")
     shape = numpy_helper.from_array(np.array([1, -1], np.int64), "shape")
+    bias = numpy_helper.from_array(np.ones(4, np.float32), "b")
     nodes = [
         helper.make_node("DequantizeLinear", [weights.name, "s"], ["wd"]),
         helper.make_node("MatMul", ["x", "wd"], ["h"]),
-        helper.make_node("Constant", [], ["b"], value=numpy_helper.from_array(np.ones(4, np.float32))),
         helper.make_node("Add", ["h", "b"], ["a"]),
         helper.make_node("Reshape", ["a", "shape"], ["y"]),
     ]
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 6])]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["M", "K"])]
-    return helper.make_model(helper.make_graph(nodes, "g", inputs, outputs, [weights, scale, shape]))
+    return helper.make_model(helper.make_graph(nodes, "g", inputs, outputs, [weights, scale, shape, bias]))
 
 
 def test_scales_and_shapes_are_stored_but_are_no_parameters():

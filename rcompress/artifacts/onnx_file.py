@@ -60,6 +60,7 @@ def read_onnx(path: Path) -> OnnxFile:
         model = onnx.load_model(path, load_external_data=False)
         if not model.graph.node:
             raise ValueError("no nodes")
+        model = plain_form(model)
         if any(tensor.external_data for tensor in model.graph.initializer):
             raise RcompressError(
                 path, "keeps its weights in another file", "save it as one file (save_as_external_data=False)"
@@ -69,7 +70,7 @@ def read_onnx(path: Path) -> OnnxFile:
         raise
     except Exception:  # protobuf, the checker and onnx each raise their own kinds
         raise RcompressError(path, "is truncated or not an ONNX model", "export it again") from None
-    return OnnxFile(path, plain_form(model), spec_of(path, model), sha256_of(path))
+    return OnnxFile(path, model, spec_of(path, model), sha256_of(path))
 
 
 def spec_of(path: Path, model: onnx.ModelProto) -> ModelSpec | None:

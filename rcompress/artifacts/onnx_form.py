@@ -15,24 +15,34 @@ CONSTANT_TYPES = {
 
 
 def plain_form(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of ``model`` whose constants are initializers alone and whose open sizes are no numbers.
+    """``model``, changed where needed, with constants that are initializers alone and open sizes that are no numbers.
 
-    Numeric Constant nodes become initializers, which are no inputs beside (IR version 3 asks for that); a size
-    of 0 or -1 in an input or output, as some exporters write it, is left open.
+    Numeric Constant nodes become initializers, which are no inputs beside (IR version 3 asks for that); a batch of
+    0 or -1 images, as some exporters write it, is left open.
     """
+    if _is_plain(model):
+        return model
     result = onnx.ModelProto()
     result.CopyFrom(model)
     _store_constants(result.graph)
     _drop_initializer_inputs(result)
-    for value in (*result.graph.input, *result.graph.output):
-        _open_sizes(value)
+    for axis in _without_size(result):
+        axis.dim_param = "batch"
     return result
+
+
+def _is_plain(model: onnx.ModelProto) -> bool:
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    constants = any(_constant_value(node) is not None for node in model.graph.node)
+    return not (
+        constants or initializers & {value.name for value in model.graph.input} or _without_size(model)
+    )
 
 
 def _store_constants(graph: onnx.GraphProto) -> None:
     kept = []
     for node in graph.node:
-        tensor = _constant_value(node) if node.op_type == "Constant" else None
+        tensor = _constant_value(node)
         if tensor is None:
             kept.append(onnx.NodeProto.FromString(node.SerializeToString()))
         else:
@@ -43,8 +53,10 @@ def _store_constants(graph: onnx.GraphProto) -> None:
 
 
 def _constant_value(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    """The tensor of a Constant node; None for strings and sparse tensors."""
-    entry = node.attribute[0]
+    """The tensor of a Constant node; None for strings, sparse tensors and other nodes."""
+    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx") or len(node.attribute) != 1:
+        return None
+    (entry,) = node.attribute
     if entry.name != "value" and entry.name not in CONSTANT_TYPES:
         return None
     held = onnx.helper.get_attribute_value(entry)
@@ -63,7 +75,8 @@ def _drop_initializer_inputs(model: onnx.ModelProto) -> None:
     model.ir_version = max(model.ir_version, INITIALIZERS_ALONE)
 
 
-def _open_sizes(value: onnx.ValueInfoProto) -> None:
-    for position, axis in enumerate(value.type.tensor_type.shape.dim):
-        if axis.HasField("dim_value") and axis.dim_value <= 0:
-            axis.dim_param = "batch" if position == 0 else f"{value.name}_{position}"
+def _without_size(model: onnx.ModelProto) -> list[onnx.TensorShapeProto.Dimension]:
+    """The batch axes of input and output that are given a size which is none."""
+    values = (*model.graph.input, *model.graph.output)
+    first = [axis for value in values for axis in value.type.tensor_type.shape.dim[:1]]
+    return [axis for axis in first if axis.HasField("dim_value") and axis.dim_value <= 0]

@@ -39,11 +39,7 @@ def say_verdict(
         )
         return {}
     data = _choice_data(out, done.path, spec, data_dir)
-    try:
-        verdict = judge(done.path, graph, spec, request, data, options, out)
-    except RcompressError as error:  # the engine is there, and good
-        out.note(f"no verdict on INT8: {error.subject}: {error.fault}")
-        return {}
+    verdict = judge(done.path, graph, spec, request, data, options, out)
     record = done.path.with_name(f"{done.path.name}.verdict.result.json")
     write_records(record, [verdict.record()])
     for sentence in verdict.decision.said:

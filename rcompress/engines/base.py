@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,24 @@ from rcompress.artifacts.machine import available_cores
 from rcompress.artifacts.spec import ModelSpec
 from rcompress.errors import RcompressError, is_out_of_memory
 
+OUR_FAULTS = (AssertionError, AttributeError, KeyError, NameError, TypeError)
+"""What no runtime raises of its own, nor any image brings about."""
+
 Array = NDArray[np.generic]
 FloatArray = NDArray[np.float32]
 Backend = Literal["torch", "torch-x86", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 Suffix = Literal[".x86", ".onnx", ".xml", ".plan"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
+
+class Shaped(Protocol):
+    """An array or tensor."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+Outputs = TypeVar("Outputs", bound=Shaped)
 
 
 @dataclass(frozen=True)
@@ -160,7 +173,7 @@ def require_images(info: EngineInfo, images: Array) -> None:
         )
 
 
-def checked_run(info: EngineInfo, images: Array, run: Callable[[], FloatArray]) -> FloatArray:
+def checked_run(info: EngineInfo, images: Array, run: Callable[[], Outputs]) -> Outputs:
     """What ``run`` makes of ``images``, a row for each; what a runtime raises of its own becomes one line, but for
     a lack of memory.
 
@@ -170,7 +183,7 @@ def checked_run(info: EngineInfo, images: Array, run: Callable[[], FloatArray]) 
     require_images(info, images)
     try:
         logits = run()
-    except RcompressError:
+    except (RcompressError, *OUR_FAULTS):
         raise
     except Exception as error:  # ONNX Runtime has a class for each status code, derived from nothing else
         if isinstance(error, RuntimeError) and is_out_of_memory(error):
@@ -181,10 +194,10 @@ def checked_run(info: EngineInfo, images: Array, run: Callable[[], FloatArray]) 
             f"{info.backend} cannot run it on {shape_text(images.shape)} ({reason})",
             "try --batch-size 1, or another --backend",
         ) from error
-    if len(logits) != len(images):
+    if logits.shape[:1] != images.shape[:1]:
         raise RcompressError(
             info.path,
-            f"gives {len(logits)} rows of outputs for {len(images)} images",
+            f"gives outputs of {tuple(logits.shape)} for {len(images)} images, not a row for each",
             "export it with a free batch axis, or try --batch-size 1",
         )
     return logits

@@ -45,17 +45,3 @@ def opset_of(model: onnx.ModelProto) -> int:
 def element_types(model: onnx.ModelProto) -> dict[str, int]:
     """ONNX element type of each initializer, by name."""
     return {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-
-
-def quantized_type(node: onnx.NodeProto, types: dict[str, int]) -> int | None:
-    """Element type of the integers that a QuantizeLinear makes or a DequantizeLinear reads.
-
-    Its zero point tells, else ``output_dtype`` (opset 21), else UINT8 is meant; None: a DequantizeLinear reads
-    what another node makes.
-    """
-    if len(node.input) > 2 and node.input[2] in types:
-        return types[node.input[2]]
-    if node.op_type == "DequantizeLinear":
-        return types.get(node.input[0])
-    declared = next((entry.i for entry in node.attribute if entry.name == "output_dtype"), 0)
-    return int(declared or onnx.TensorProto.UINT8)

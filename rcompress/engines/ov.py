@@ -151,7 +151,11 @@ class OpenVinoEngine:
         request = self._request(images.shape).get_compiled_model().create_infer_request()
         request.set_input_tensor(openvino.Tensor(np.ascontiguousarray(images), shared_memory=True))
 
-        return lambda: request.infer(share_outputs=True)
+        def call() -> Any:
+            return request.infer(share_outputs=True)
+
+        checked_run(self._info, images, lambda: call()[0])
+        return call
 
     def close(self) -> None:
         self._requests.clear()

@@ -54,11 +54,13 @@ class TorchEngine:
         on_gpu = self._device.type == "cuda"
 
         @torch.inference_mode()
-        def call() -> None:
-            self._forward(held)
+        def call() -> Tensor:
+            logits = self._forward(held)
             if on_gpu:
                 torch.cuda.synchronize(self._device)
+            return logits
 
+        checked_run(self._info, images, call)
         return call
 
     def close(self) -> None:

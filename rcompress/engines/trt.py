@@ -12,11 +12,12 @@ import onnx
 from rcompress.artifacts.files import require_file, write_atomic
 from rcompress.artifacts.spec import ModelSpec
 from rcompress.engines.base import BuildOptions, Engine, RunOptions, shape_text
-from rcompress.engines.graph_io import element_types, graph_input, quantized_type, shape_of
+from rcompress.engines.graph_io import element_types, graph_input, shape_of
 from rcompress.engines.plan_file import PlanBackend, Sidecar, read_sidecar, sidecar_path, write_plan
 from rcompress.engines.status import IMPORT_NAMES, backend_status, gpu_fault
 from rcompress.engines.trt_log import executed_precisions, shared_logger
 from rcompress.errors import RcompressError
+from rcompress.measure.graph import quantized_type
 from rcompress.progress import SILENT, Progress
 
 

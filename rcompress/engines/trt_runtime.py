@@ -21,6 +21,7 @@ from rcompress.engines.base import (
     EngineInfo,
     FloatArray,
     RunOptions,
+    checked_run,
     require_images,
     shape_text,
 )
@@ -52,16 +53,21 @@ class TensorRtEngine:
 
     def run(self, images: Array) -> FloatArray:
         """Logits, with both transfers."""
-        with self._current():
-            shape = self._bind(images)
-            logits = np.empty(shape, self._element_type(self._output))
-            self._execute()
-            self._cuda.memcpy_dtoh_async(logits, self._buffers[self._output], self._stream)
-            self._stream.synchronize()
-        return logits.astype(np.float32, copy=False)
+
+        def infer() -> FloatArray:
+            with self._current():
+                shape = self._bind(images)
+                logits = np.empty(shape, self._element_type(self._output))
+                self._execute()
+                self._cuda.memcpy_dtoh_async(logits, self._buffers[self._output], self._stream)
+                self._stream.synchronize()
+            return logits.astype(np.float32, copy=False)
+
+        return checked_run(self._info, images, infer)
 
     def prepare(self, images: Array) -> Callable[[], Any]:
         """The images lie on the GPU; a call enqueues the network and waits for its end, without transfers."""
+        require_images(self._info, images)
         with self._current():
             self._bind(images)
             self._stream.synchronize()
@@ -154,7 +160,6 @@ class TensorRtEngine:
 
     def _bind(self, images: Array) -> tuple[int, ...]:
         """Copy ``images`` to the GPU, and tell the network their shape; returns that of the logits."""
-        require_images(self._info, images)
         if not self._info.allows(len(images)):
             smallest, largest = self._info.batch_limits or (1, 1)
             raise RcompressError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import NodeProto, TensorProto
 
-from rcompress.measure.graph import attribute_ints, constant_tensors, type_bits
+from rcompress.measure.graph import attribute_ints, constant_tensors, quantized_type, type_bits
 
 REARRANGES = frozenset(
     ("Transpose", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather")
@@ -30,7 +30,7 @@ class OperandBits:
         """What makes a value, behind all that only rearranges it; None: an input of the graph."""
         while (node := self._makers.get(name)) is not None and node.op_type in REARRANGES:
             name = node.input[0]
-        return node if node is not None and node.op_type != "Constant" else self._constants.get(name)
+        return node if node is not None else self._constants.get(name)
 
     def _quantized(self, source: NodeProto | TensorProto | None) -> int | None:
         if not isinstance(source, NodeProto) or source.op_type != "DequantizeLinear":
@@ -39,9 +39,9 @@ class OperandBits:
         if isinstance(before, TensorProto):
             return type_bits(before.data_type)
         if before is not None and before.op_type == "QuantizeLinear":
-            if len(before.input) > 2 and before.input[2] in self._constants:
-                return type_bits(self._constants[before.input[2]].data_type)
-            return type_bits(attribute_ints(before, "output_dtype", [TensorProto.UINT8])[0])
+            types = {name: tensor.data_type for name, tensor in self._constants.items()}
+            made = quantized_type(before, types)
+            return None if made is None else type_bits(made)
         return None
 
     def _computed(self, source: NodeProto | TensorProto | None) -> int:

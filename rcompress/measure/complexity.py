@@ -98,7 +98,7 @@ def graph_complexity(model: onnx.ModelProto) -> Complexity:
     operands = OperandBits(model)
     costs = []
     for node, names in zip(model.graph.node, parameters_by_node(model), strict=True):
-        if node.op_type in PASSES_ON or node.op_type == "Constant":
+        if node.op_type in PASSES_ON:
             continue
         costs.append(
             LayerCost(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx
 from onnx import NodeProto, TensorProto
@@ -50,13 +50,22 @@ def type_bits(data_type: int) -> int:
 
 
 def constant_tensors(model: onnx.ModelProto) -> dict[str, TensorProto]:
-    """Every stored tensor by its name: the initializers and the values of Constant nodes."""
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        for entry in node.attribute:
-            if node.op_type == "Constant" and entry.name == "value":
-                tensors[node.output[0]] = entry.t
-    return tensors
+    """Every stored tensor by its name (see `plain_form`)."""
+    return {tensor.name: tensor for tensor in model.graph.initializer}
+
+
+def quantized_type(node: NodeProto, types: Mapping[str, int]) -> int | None:
+    """Element type of the integers that a QuantizeLinear makes or a DequantizeLinear reads.
+
+    Its zero point tells, else ``output_dtype`` (opset 21), else UINT8 is meant; None: a DequantizeLinear reads
+    what another node makes.
+    """
+    if len(node.input) > 2 and node.input[2] in types:
+        return types[node.input[2]]
+    if node.op_type == "DequantizeLinear":
+        return types.get(node.input[0])
+    declared = next((entry.i for entry in node.attribute if entry.name == "output_dtype"), 0)
+    return int(declared or TensorProto.UINT8)
 
 
 def parameter_tensors(model: onnx.ModelProto) -> dict[str, TensorProto]:

@@ -11,7 +11,7 @@ from rcompress.engines.torch_graph import TorchGraph
 from rcompress.errors import RcompressError
 
 LEAST_OPSET = 13  # per-channel QuantizeLinear and DequantizeLinear begin here
-TO_FOLD = {"BatchNormalization", "Constant", "Identity", "Dropout"}
+TO_FOLD = {"BatchNormalization", "Identity", "Dropout"}
 BATCH_TOLERANCE = 1e-4
 
 
@@ -21,11 +21,18 @@ def prepare_graph(model: onnx.ModelProto, subject: str = "the graph") -> onnx.Mo
     Raises:
         RcompressError: it cannot be converted, or is quantized or half-precision already.
     """
-    _refuse_converted(model, subject)
-    prepared = _upgraded(plain_form(model), subject)
-    if TO_FOLD & {node.op_type for node in prepared.graph.node}:
+    plain = plain_form(model)
+    _refuse_converted(plain, subject)
+    prepared = _upgraded(plain, subject)
+    if _foldable(prepared):
         prepared = _simplified(prepared, subject)
     return with_free_batch(prepared, subject)
+
+
+def _foldable(model: onnx.ModelProto) -> bool:
+    """Whether there is an operator to fold, or any that computes from constants alone."""
+    constants = {tensor.name for tensor in model.graph.initializer} | {""}
+    return any(node.op_type in TO_FOLD or constants.issuperset(node.input) for node in model.graph.node)
 
 
 def _refuse_converted(model: onnx.ModelProto, subject: str) -> None:

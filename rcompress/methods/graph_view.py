@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 
 import onnx
 from onnx import NodeProto, TensorProto
@@ -53,9 +54,19 @@ def layer_name(node: NodeProto) -> str:
     return str(node.name or node.output[0])
 
 
+def _read_in(graph: onnx.GraphProto) -> Iterator[str]:
+    """Names of what a graph's nodes read, and those of the graphs within them, and of its outputs."""
+    yield from (value.name for value in graph.output)
+    for node in graph.node:
+        yield from node.input
+        for entry in node.attribute:
+            for inner in (entry.g, *entry.graphs):
+                yield from _read_in(inner)
+
+
 def remove_unused_initializers(model: onnx.ModelProto) -> None:
-    """Drop constants that no node reads any more."""
-    used = {name for node in model.graph.node for name in node.input}
+    """Drop constants that nothing reads any more."""
+    used = set(_read_in(model.graph))
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)

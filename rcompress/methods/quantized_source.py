@@ -6,8 +6,9 @@ import onnx
 from onnx import TensorProto
 
 from rcompress.engines.base import Backend
-from rcompress.engines.graph_io import element_types, quantized_type
+from rcompress.engines.graph_io import element_types
 from rcompress.errors import RcompressError
+from rcompress.measure.graph import quantized_type
 from rcompress.methods.graph_view import GraphView
 from rcompress.methods.int4 import widened
 from rcompress.methods.placement import Profile, never_negative
