@@ -32,12 +32,15 @@ def write_tables(path: Path) -> None:
 
 
 def published() -> str:
-    """The published rows that records of ours stand beside, as Markdown."""
+    """The published rows of the same network and data as ours, as Markdown, and how many more were measured."""
     whole = published_table(_report())
     columns = [column for key in SHOWN for column in whole.columns if column.key == key]
     measured = {(row["published_id"], row["artifact"]): row for row in whole.rows if row["artifact"]}
-    lines = [[column.cell(row) for column in columns] for row in measured.values()]
-    return "\n\n".join([whole.caption, table([column.header for column in columns], lines)])
+    alike = [row for row in measured.values() if row["difference_top1_points"] is not None]
+    others = len({row["published_id"] for row in measured.values()} - {row["published_id"] for row in alike})
+    lines = [[column.cell(row) for column in columns] for row in alike]
+    more = f"{others} more rows were measured with another network or other data: they stand in tables.csv."
+    return "\n\n".join([whole.caption, table([column.header for column in columns], lines), more])
 
 
 def _report() -> Report:
