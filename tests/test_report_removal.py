@@ -137,6 +137,9 @@ def test_a_quantization_is_told_by_what_sets_it_apart(options: dict[str, Any], m
             {"target": asdict(Target("drop_points", 1.0)), "importance": "l2"},
             "prune 1.0 drop_points l2",
         ),
+        ("prune", {"ratio": 0.5, "round_to": 4}, "prune 0.5 to multiples of 4"),
+        ("prune", {"ratio": 0.5, "round_to": 1}, "prune 0.5 to any width"),
+        ("prune", {"ratio": 0.5, "round_to": 16, "steps": 2, "step": 2}, "prune 0.5 in 2 steps"),
         ("sparsify", SparsifyRequest(Unstructured(0.8)).options(), "sparsify 0.8 unstructured global"),
         (
             "sparsify",
@@ -144,7 +147,7 @@ def test_a_quantization_is_told_by_what_sets_it_apart(options: dict[str, Any], m
             "sparsify 0.8 unstructured global cubic",
         ),
     ],
-    ids=["share", "points", "one-shot", "cubic"],
+    ids=["share", "points", "rounded", "any width", "steps", "one-shot", "cubic"],
 )
 def test_targets_and_schedules_are_told(command: str, options: dict[str, Any], method: str) -> None:
     assert descent("p", [reporting.TRAIN, _step(command, ROOT, **options)]).method == method

@@ -25,6 +25,8 @@ SAID = (
 )
 USUAL = ("one-shot", "cpu")
 """What goes without saying: the schedule and the profile that nobody chose."""
+USUAL_WIDTHS = 16
+"""Nor the multiple that pruned widths keep to."""
 MENDED = {"equalize": "equalized", "adaround": "adaround", "bias_correction": "bias-corrected"}
 SAME_FUNCTION = ("export",)
 AMOUNT = ("ratio", "sparsity", "share", "rank", "energy")
@@ -72,11 +74,22 @@ def descent(sha256: str, lineage: Sequence[Step]) -> Descent:
 
 def _words(step: Step) -> str:
     options = mapping(step.get("options"))
-    words = [step.get("command", "?"), *(options.get(name) for name in SAID), *_quantized(options)]
+    said = (*(options.get(name) for name in SAID), *_in_steps(options))
+    words = [step.get("command", "?"), *said, *_quantized(options)]
     for done, word in (("qat", "qat"), ("finetune", "fine-tuned")):
         if options.get(done):
             words.append(word)
     return " ".join(str(printable(word)) for word in words if word not in (None, False, "", *USUAL))
+
+
+def _in_steps(options: Mapping[str, Any]) -> list[str]:
+    """``to multiples of 4``, ``in 3 steps``: what else makes pruning by the same share another method."""
+    rounded, steps = options.get("round_to"), options.get("steps")
+    widths = "to any width" if rounded == 1 else f"to multiples of {rounded}"
+    return [
+        *([widths] if rounded not in (None, USUAL_WIDTHS) else []),
+        *([f"in {steps} steps"] if isinstance(steps, int) and steps > 1 else []),
+    ]
 
 
 def _quantized(options: Mapping[str, Any]) -> list[object]:
