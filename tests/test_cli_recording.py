@@ -10,6 +10,7 @@ import pytest
 from rcompress.artifacts.checkpoint import read_checkpoint, write_checkpoint
 from rcompress.artifacts.invocation import INVOCATION
 from rcompress.artifacts.spec import ModelSpec, Step
+from rcompress.cli.recording import FOLDERS
 from rcompress.report.lineage import command_texts
 from tests import tiny
 
@@ -46,6 +47,16 @@ def test_typed_again_the_words_make_the_same_file(folder, rcompress):
     ]
     assert sizes[0] == sizes[1] < 272_474
     assert f"rcompress {text}" in rcompress("inspect", "a b.pth").out.splitlines()
+
+
+def test_folders_are_told_of_no_text(folder, rcompress):
+    words = ("distill", "--teacher", "r20.pth", "--epochs", 0, "-o", "d.pth", "--dataset", "digits")
+    run = rcompress(*words, "--student", folder / "r20.pth")
+    assert run.code == 0, run.err
+    assert "--student r20.pth" in commands(rcompress, "d.pth")[-1]
+    assert str(folder) not in rcompress("inspect", "d.pth", "--json").out.replace(f"{folder}/d.pth", "")
+    assert FOLDERS.sub("", "imagefolder:/home/me/pets:512") == "imagefolder:pets:512"
+    assert FOLDERS.sub("", "layer1.0=layer2.0") == "layer1.0=layer2.0"
 
 
 def test_words_that_are_not_typed_are_not_told(folder, rcompress):

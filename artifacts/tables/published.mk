@@ -72,12 +72,13 @@ FILES.playground := r20.pth r20-fp16.onnx r20-binary.pth r20-pruned60.pth r20-pr
 FILES.resnet50 := c50.pth $(STEPS:%=c50-steps-step%.pth) c50-steps.pth
 
 # $(call PUBLISHED,NAME,TITLE,BASELINE,BENCH OPTIONS,REPORT OPTIONS): all of FILES.NAME, judged and timed. RESULTS/NAME/judged
-# is as old as the last accuracy; what is newer, or not in RESULTS/NAME/files, is judged, on CIFAR-10 and -100 apart. Where all tables are made, speed
-# is measured once all is judged, a table after the other, and reports come last (SCALE=smoke does not wait: its figures are
-# of no use).
+# is as old as the last accuracy; what is newer, or not in RESULTS/NAME/files, is judged, on CIFAR-10 and -100 apart.
+# Where all tables are made, speed is measured once all is judged, a table after the other, and reports come last
+# (SCALE=smoke does not wait: its figures are of no use).
 figures_of = $(filter %/$(1).csv,$(PUBLISHED_FIGURES))
 judge = $(if $(1),$(RCOMPRESS) eval $(1) --threads $(THREADS) -o $(@D))
 new_in = $(patsubst %,$(WORK)/%,$(filter-out $(file <$(RESULTS)/$(1)/files),$(FILES.$(1))))
+to_judge = $(sort $(filter-out with-new-files,$?) $(new_in))
 .PHONY: with-new-files
 all_judged := $(and $(filter tables,$(MAKECMDGOALS)),$(filter-out smoke,$(SCALE)),$(STUDIES:%=$(RESULTS)/%/judged))
 all_timed := $(if $(all_judged),$(STUDIES:%=$(RESULTS)/%/bench.result.json))
@@ -88,8 +89,8 @@ tables: table-$(1)
 table-$(1): $(RESULTS)/$(1).md
 $(RESULTS)/$(1)/judged: $(FILES.$(1):%=$(WORK)/%) $(if $(call new_in,$(1)),with-new-files)
 	@mkdir -p $$(@D)
-	$$(call judge,$$(filter-out with-new-files $(WORK)/r18-c100%,$$(sort $$? $(call new_in,$(1)))))
-	$$(call judge,$$(filter $(WORK)/r18-c100%,$$(sort $$? $(call new_in,$(1)))))
+	$$(call judge,$$(filter-out $(WORK)/r18-c100%,$$(call to_judge,$(1))))
+	$$(call judge,$$(filter $(WORK)/r18-c100%,$$(call to_judge,$(1))))
 	@echo $(FILES.$(1)) > $$(@D)/files
 	@touch $$@
 $(RESULTS)/$(1)/bench.result.json: $(RESULTS)/$(1)/judged | $(all_judged) $(timed_before)

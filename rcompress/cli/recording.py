@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from rcompress.cli.given import is_given
 
 NO_MATTER = frozenset({"data_dir", "device", "json_", "quiet", "resume", "tensorboard", "threads"})
 """What changes where the work is done, or what is said of it, and nothing in the file that is written."""
+FOLDERS = re.compile(r"[^:]*[/\\]")
+"""Those in a text that may name a file: ``runs/s18.pth``, ``imagefolder:/home/me/pets:512``."""
 
 
 class RecordedCommand(TyperCommand):
@@ -39,4 +42,4 @@ def words(ctx: typer.Context) -> Iterator[str]:
                 flags = parameter.secondary_opts if each is False else parameter.opts
                 yield max(flags, key=len)
             if not isinstance(each, bool):
-                yield Path(each).name if parameter.type.name == "path" else str(each)
+                yield Path(each).name if parameter.type.name == "path" else FOLDERS.sub("", str(each))

@@ -13,14 +13,7 @@ import onnx
 
 from rcompress.artifacts.onnx_file import read_onnx, write_graph
 from rcompress.artifacts.spec import ModelSpec
-from rcompress.engines.base import (
-    Array,
-    BuildOptions,
-    EngineInfo,
-    FloatArray,
-    RunOptions,
-    checked_run,
-)
+from rcompress.engines.base import Array, BuildOptions, EngineInfo, FloatArray, RunOptions, checked_run
 from rcompress.engines.graph_io import dtype_of, element_types, graph_input, shape_of
 from rcompress.errors import RcompressError
 from rcompress.progress import SILENT, Progress

@@ -18,6 +18,7 @@ class OperandBits:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._constants = constant_tensors(model)
+        self._types = {name: tensor.data_type for name, tensor in self._constants.items()}
         self._makers = {name: node for node in model.graph.node for name in node.output}
 
     def widest(self, node: NodeProto) -> int:
@@ -39,8 +40,7 @@ class OperandBits:
         if isinstance(before, TensorProto):
             return type_bits(before.data_type)
         if before is not None and before.op_type == "QuantizeLinear":
-            types = {name: tensor.data_type for name, tensor in self._constants.items()}
-            made = quantized_type(before, types)
+            made = quantized_type(before, self._types)
             return None if made is None else type_bits(made)
         return None
 

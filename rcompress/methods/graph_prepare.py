@@ -16,7 +16,7 @@ BATCH_TOLERANCE = 1e-4
 
 
 def prepare_graph(model: onnx.ModelProto, subject: str = "the graph") -> onnx.ModelProto:
-    """A copy of ``model`` in opset 13 or later, BatchNorm and constants folded, the batch axis freed.
+    """``model``, or a changed copy: in opset 13 or later, BatchNorm and constants folded, the batch axis freed.
 
     Raises:
         RcompressError: it cannot be converted, or is quantized or half-precision already.

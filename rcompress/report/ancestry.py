@@ -74,7 +74,7 @@ def descent(sha256: str, lineage: Sequence[Step]) -> Descent:
 
 def _words(step: Step) -> str:
     options = mapping(step.get("options"))
-    said = (*(options.get(name) for name in SAID), *_in_steps(options))
+    said = (*(options.get(name) for name in SAID), *_how_pruned(options))
     words = [step.get("command", "?"), *said, *_quantized(options)]
     for done, word in (("qat", "qat"), ("finetune", "fine-tuned")):
         if options.get(done):
@@ -82,7 +82,7 @@ def _words(step: Step) -> str:
     return " ".join(str(printable(word)) for word in words if word not in (None, False, "", *USUAL))
 
 
-def _in_steps(options: Mapping[str, Any]) -> list[str]:
+def _how_pruned(options: Mapping[str, Any]) -> list[str]:
     """``to multiples of 4``, ``in 3 steps``: what else makes pruning by the same share another method."""
     rounded, steps = options.get("round_to"), options.get("steps")
     widths = "to any width" if rounded == 1 else f"to multiples of {rounded}"
